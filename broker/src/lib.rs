@@ -1,0 +1,12 @@
+//! The Corelog broker.
+//!
+//! Enter at [`shard`]: one core's whole state machine behind one `step`. Everything outside
+//! `driver/` is pure: no clock, socket, file, thread or random number that was not handed in.
+
+pub mod disk;
+pub mod limits;
+pub mod memory;
+pub mod planted;
+pub mod random;
+pub mod shard;
+pub mod time;

@@ -1,0 +1,85 @@
+//! Deliberate bugs, one per thing that the simulator must be able to catch. Without the feature
+//! `planted` every check is a constant `false` and costs nothing.
+
+/// What can be planted. The name says what goes wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Bug {
+    None = 0,
+    /// A produce is acknowledged as durable when it is written, before the flush.
+    AckBeforeFlush,
+    /// A flush is taken to cover writes that completed after it was issued.
+    FlushCoversLaterWrite,
+    /// Bodies whose checksum is wrong are accepted and served.
+    BodyChecksumNotChecked,
+    /// Recovery takes commits of a segment's previous life for its own.
+    StaleBytesAccepted,
+    /// The padding of a commit keeps what was in the buffer before.
+    PaddingNotZeroed,
+    /// A new segment is used before its directory entry is durable.
+    DirectoryNotSynced,
+    /// After a crash the next offset is one too low.
+    OffsetReusedAfterCrash,
+    /// Recovery ignores "supersedes" and replays truncated entries.
+    SupersededResurrected,
+    /// Recovery takes corruption below the durable LSN for a torn tail, and truncates.
+    CorruptionTruncated,
+    /// Fetches serve records that are not yet committed.
+    UncommittedServed,
+    /// A write error is treated as if the write had worked.
+    WriteErrorIgnored,
+    /// Acknowledgments of commits in flight are sent out of order.
+    AckOutOfOrder,
+    /// The refusal of an overloaded shard is not sent.
+    RefusalDropped,
+    /// Retention deletes a segment that is still needed.
+    RetentionTooEager,
+}
+
+impl Bug {
+    pub const ALL: &[Bug] = &[
+        Bug::AckBeforeFlush,
+        Bug::FlushCoversLaterWrite,
+        Bug::BodyChecksumNotChecked,
+        Bug::StaleBytesAccepted,
+        Bug::PaddingNotZeroed,
+        Bug::DirectoryNotSynced,
+        Bug::OffsetReusedAfterCrash,
+        Bug::SupersededResurrected,
+        Bug::CorruptionTruncated,
+        Bug::UncommittedServed,
+        Bug::WriteErrorIgnored,
+        Bug::AckOutOfOrder,
+        Bug::RefusalDropped,
+        Bug::RetentionTooEager,
+    ];
+}
+
+#[cfg(feature = "planted")]
+mod switch {
+    use super::Bug;
+    use std::cell::Cell;
+
+    // Per thread, so that tests with and without a bug can run side by side.
+    thread_local! {
+        static PLANTED: Cell<Bug> = const { Cell::new(Bug::None) };
+    }
+
+    /// Plants a bug on this thread; `Bug::None` removes it.
+    pub fn plant(bug: Bug) {
+        PLANTED.with(|planted| planted.set(bug));
+    }
+
+    pub fn is_planted(bug: Bug) -> bool {
+        PLANTED.with(|planted| planted.get() == bug)
+    }
+}
+
+#[cfg(feature = "planted")]
+pub use switch::{is_planted, plant};
+
+#[cfg(not(feature = "planted"))]
+#[inline(always)]
+pub const fn is_planted(_bug: Bug) -> bool {
+    false
+}

@@ -1,0 +1,1 @@
+//! Inspects a host for what the Corelog broker needs.
