@@ -6,6 +6,7 @@
 pub mod disk;
 pub mod limits;
 pub mod memory;
+pub mod metadata;
 pub mod planted;
 pub mod random;
 pub mod shard;

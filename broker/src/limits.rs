@@ -28,6 +28,21 @@ pub const SEGMENT_BYTES_MIN: usize = 64 << 10;
 pub const SEGMENT_BYTES_DEFAULT: usize = 256 << 20;
 pub const SEGMENT_BYTES_MAX: usize = 1 << 30;
 
+/// Shards of one broker. A shard number is 16 bits, and the last stands for "any".
+pub const SHARDS_MAX: u16 = 1024;
+
+/// Lanes led per shard.
+pub const LANES_PER_SHARD_DEFAULT: u16 = 2;
+pub const LANES_PER_SHARD_MAX: u16 = 64;
+
+/// What a shard may hold for clients and commits.
+pub const SHARD_MEMORY_BYTES_DEFAULT: usize = 256 << 20;
+pub const SHARD_MEMORY_BYTES_MIN: usize = 8 << 20;
+
+/// Connections of one shard, all in all and from one address.
+pub const CONNECTIONS_DEFAULT: u32 = 10_000;
+pub const CONNECTIONS_PER_ADDRESS_DEFAULT: u32 = 256;
+
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 pub const PARTITIONS_PER_TOPIC_MAX: u32 = 10_000;
 

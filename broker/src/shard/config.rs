@@ -1,0 +1,91 @@
+//! What a shard is told about itself at its start. Nothing here changes while it lives.
+
+use corelog_protocol::ids::{ClusterId, Incarnation, ShardId};
+
+use crate::limits;
+
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    pub shard: ShardId,
+    /// How many shards this broker runs, 1 or more. May differ from boot to boot.
+    pub shards: u16,
+    pub cluster: ClusterId,
+    pub incarnation: Incarnation,
+    /// How many data directories the broker has, 1 or more. The metadata lane is in the first.
+    pub directories: u16,
+    /// Lanes led per shard, recorded in the metadata at the first boot and ignored later.
+    pub lanes_per_shard: u16,
+    /// Full-grown size of a segment, a multiple of `BLOCK_BYTES`.
+    pub segment_bytes: u64,
+    /// Everything that this shard may hold for clients and commits, bytes.
+    pub memory_bytes: usize,
+    /// The frame cap after hello: control table and payload together, bytes.
+    pub frame_bytes_max: usize,
+    /// Connections of this shard.
+    pub connections_max: u32,
+    /// Connections of this shard from one address.
+    pub connections_per_address_max: u32,
+}
+
+impl ShardConfig {
+    /// The defaults.
+    pub fn new(shard: ShardId, shards: u16, cluster: ClusterId, incarnation: Incarnation) -> Self {
+        Self {
+            shard,
+            shards,
+            cluster,
+            incarnation,
+            directories: 1,
+            lanes_per_shard: limits::LANES_PER_SHARD_DEFAULT,
+            segment_bytes: limits::SEGMENT_BYTES_DEFAULT as u64,
+            memory_bytes: limits::SHARD_MEMORY_BYTES_DEFAULT,
+            frame_bytes_max: limits::FRAME_BYTES_DEFAULT,
+            connections_max: limits::CONNECTIONS_DEFAULT,
+            connections_per_address_max: limits::CONNECTIONS_PER_ADDRESS_DEFAULT,
+        }
+    }
+
+    /// The first thing that is wrong, as a sentence for whoever wrote the configuration.
+    pub fn check(&self) -> Result<(), String> {
+        let fail = |text: String| Err(text);
+        if self.shards == 0 || self.shards > limits::SHARDS_MAX || self.shard.0 >= self.shards {
+            return fail(format!(
+                "shard {} of {}: there must be 1 to {} shards, numbered from 0",
+                self.shard,
+                self.shards,
+                limits::SHARDS_MAX
+            ));
+        }
+        if self.directories == 0 {
+            return fail("at least one data directory is needed".into());
+        }
+        if self.lanes_per_shard == 0 || self.lanes_per_shard > limits::LANES_PER_SHARD_MAX {
+            return fail(format!("lanes_per_shard must be 1 to {}", limits::LANES_PER_SHARD_MAX));
+        }
+        let (least, most) = (limits::SEGMENT_BYTES_MIN as u64, limits::SEGMENT_BYTES_MAX as u64);
+        if !(least..=most).contains(&self.segment_bytes)
+            || self.segment_bytes % limits::BLOCK_BYTES as u64 != 0
+        {
+            return fail(format!(
+                "segment_bytes must be {least} to {most} and a multiple of {}",
+                limits::BLOCK_BYTES
+            ));
+        }
+        if !(limits::FRAME_BYTES_PRE_HELLO..=limits::FRAME_BYTES_HARD)
+            .contains(&self.frame_bytes_max)
+        {
+            return fail(format!(
+                "frame_bytes_max must be {} to {}",
+                limits::FRAME_BYTES_PRE_HELLO,
+                limits::FRAME_BYTES_HARD
+            ));
+        }
+        if self.memory_bytes < limits::SHARD_MEMORY_BYTES_MIN {
+            return fail(format!(
+                "memory_bytes must be at least {}",
+                limits::SHARD_MEMORY_BYTES_MIN
+            ));
+        }
+        Ok(())
+    }
+}

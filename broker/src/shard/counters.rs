@@ -1,0 +1,61 @@
+//! What a shard counts. Names are part of the product: they travel in the status reply.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counted since the shard started; never decreases.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct ShardCounters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl ShardCounters {
+            /// All counters with their names, in a fixed order.
+            pub fn each(&self, mut visit: impl FnMut(&'static str, u64)) {
+                $(visit(stringify!($name), self.$name);)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// Calls of `step`.
+    steps,
+    connections_opened,
+    connections_closed,
+    /// Closed at once because of a connection limit.
+    connections_refused,
+    /// Closed because a hello or the rest of a frame did not come in time.
+    connections_timed_out,
+    /// Closed because a client did not read what it had asked for.
+    connections_stalled,
+    /// Bytes that are no frame of ours: the connection was closed.
+    frames_garbled,
+    frames_too_large,
+    frames_unsupported,
+    frames_malformed,
+    frames_in,
+    frames_out,
+    bytes_in,
+    bytes_out,
+    sends,
+    /// Batches appended.
+    batches_in,
+    records_in,
+    batch_bytes_in,
+    batches_invalid,
+    acks_out,
+    errors_out,
+    fetches,
+    fetch_waits,
+    fetch_bytes_out,
+    requests_forwarded,
+    /// Requests that other shards forwarded to this one.
+    requests_adopted,
+    requests_overloaded,
+    requests_expired,
+    /// Times that a connection had to wait because the lane was busy.
+    lane_busy,
+    turns,
+    metadata_commands,
+    views_applied,
+}
