@@ -1,0 +1,106 @@
+//! The engine's settings, each with unit, bound and default.
+
+use super::time::MILLIS;
+use crate::{Durability, Partitioner};
+use corelog_protocol::ids::ShardId;
+use std::net::SocketAddr;
+
+/// Settings of one client. Made by [`Config::new`], then changed field by field.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Brokers of the cluster, tried in turn. At least one.
+    pub addresses: Vec<SocketAddr>,
+    /// Told to the broker, for its logs. At most 249 bytes.
+    pub client_name: String,
+    /// For tests: every connection asks for this shard, and everything goes through it.
+    pub insist_on_shard: Option<ShardId>,
+    /// Caps a frame from the broker, control and payload together. Default 16 MiB, the hard cap.
+    pub frame_bytes_max: usize,
+    /// First and longest wait before a connection is tried again. It doubles in between, and a jitter
+    /// of up to half is taken off. Default 10 ms to 2 s.
+    pub reconnect_nanos_min: u64,
+    pub reconnect_nanos_max: u64,
+    /// A connection whose oldest request waits longer than this for its answer is closed. Default 30 s.
+    pub request_nanos_max: u64,
+    pub producer: ProducerConfig,
+}
+
+/// How records are gathered and sent.
+#[derive(Clone, Debug)]
+pub struct ProducerConfig {
+    /// The level of records that name none. Default `quorum_durable`.
+    pub durability: Durability,
+    /// How long a batch may wait for company. 0, the default: it leaves at once if the window has
+    /// room, and gathers while it has not.
+    pub linger_nanos: u64,
+    /// A batch leaves when it holds this much. Default 256 KiB. A single larger record travels alone.
+    pub batch_bytes_max: usize,
+    /// Batches of one partition that may be unanswered. Default 5. With 1, every refusal that may be
+    /// retried is; with more, one that a later batch has overtaken is reported instead, so that
+    /// order is kept.
+    pub window_batches: usize,
+    /// Bytes unanswered per connection. Default 8 MiB. One batch may always leave.
+    pub window_bytes: usize,
+    /// From `produce` to delivery or failure. Default 30 s.
+    pub delivery_nanos_max: u64,
+    /// All bytes accepted and not yet delivered or failed. Default 64 MiB. Beyond it: `Full`.
+    pub memory_bytes_max: usize,
+    /// Where records without key and partition go. Default sticky.
+    pub partitioner: Partitioner,
+}
+
+impl Config {
+    /// The defaults, for these brokers.
+    #[must_use]
+    pub fn new(addresses: Vec<SocketAddr>) -> Self {
+        Self {
+            addresses,
+            client_name: String::from("corelog"),
+            insist_on_shard: None,
+            frame_bytes_max: 16 << 20,
+            reconnect_nanos_min: 10 * MILLIS,
+            reconnect_nanos_max: 2_000 * MILLIS,
+            request_nanos_max: 30_000 * MILLIS,
+            producer: ProducerConfig::default(),
+        }
+    }
+}
+
+impl Default for ProducerConfig {
+    fn default() -> Self {
+        Self {
+            durability: Durability::QuorumDurable,
+            linger_nanos: 0,
+            batch_bytes_max: 256 << 10,
+            window_batches: 5,
+            window_bytes: 8 << 20,
+            delivery_nanos_max: 30_000 * MILLIS,
+            memory_bytes_max: 64 << 20,
+            partitioner: Partitioner::Sticky,
+        }
+    }
+}
+
+/// How one consumer fetches.
+#[derive(Clone, Debug)]
+pub struct ConsumerConfig {
+    /// Bytes fetched and not yet taken, over all its partitions. Default 16 MiB. One batch may exceed it.
+    pub ahead_bytes_max: usize,
+    /// Asked of the broker for one partition in one fetch. Default 1 MiB.
+    pub partition_bytes_max: u32,
+    /// How long the broker may hold a fetch that finds nothing. Default 500 ms.
+    pub wait_ms_max: u32,
+    /// What a fetch waits for. Default 1 byte: whatever comes.
+    pub bytes_min: u32,
+}
+
+impl Default for ConsumerConfig {
+    fn default() -> Self {
+        Self {
+            ahead_bytes_max: 16 << 20,
+            partition_bytes_max: 1 << 20,
+            wait_ms_max: 500,
+            bytes_min: 1,
+        }
+    }
+}

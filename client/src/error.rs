@@ -1,0 +1,146 @@
+//! What can go wrong, and what the caller may conclude from it.
+
+use corelog_protocol::ids::Offset;
+use std::fmt;
+use std::sync::Arc;
+
+/// A failure of the client or a refusal of the broker.
+///
+/// Two questions matter to a caller, and each error answers both: is it certain that nothing
+/// happened ([`is_definite`](Error::is_definite)), and may the same call succeed later
+/// ([`may_retry`](Error::may_retry))?
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The memory budget is used up. Try again when deliveries have come in.
+    Full,
+    /// The record can never be sent: too large, or a field out of bounds.
+    InvalidRecord(&'static str),
+    /// A name or number that the caller gave is not usable.
+    InvalidArgument(&'static str),
+    UnknownTopic(Arc<str>),
+    UnknownPartition {
+        topic: Arc<str>,
+        partition: u32,
+    },
+    /// Time ran out. `sent`: the request had left, so it may yet be carried out.
+    DeadlineExceeded {
+        sent: bool,
+    },
+    /// The connection ended after the request had left, before its answer.
+    ConnectionLost,
+    /// The broker could not be reached at all within the deadline.
+    Unreachable,
+    /// The broker answered with an error.
+    Refused(Refusal),
+    /// The broker sent what it must not. The connection was closed.
+    Protocol(&'static str),
+    /// The position lies outside what the partition holds.
+    OffsetOutOfRange {
+        asked: Offset,
+        log_start: Offset,
+        committed_end: Offset,
+    },
+    /// The broker's copy of this range, end excluded, is damaged. Reads may go on after it.
+    RangeCorrupt {
+        first: Offset,
+        end: Offset,
+    },
+    /// A fetched entry fails its checksum or its structure.
+    CorruptEntry {
+        expected: Offset,
+        reason: &'static str,
+    },
+    /// A fetched entry does not follow the one before.
+    NotDense {
+        expected: Offset,
+        found: Offset,
+    },
+    /// The client is closed.
+    Closed,
+}
+
+/// An error that the broker answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// The code as sent; its name and meaning are in the protocol's `ErrorCode`.
+    pub code: u16,
+    pub name: &'static str,
+    /// Nothing was or will be done.
+    pub definite: bool,
+    /// The same request may succeed later.
+    pub may_retry: bool,
+    /// The broker's hint, 0 if none.
+    pub retry_after_ms: u32,
+    pub message: Box<str>,
+}
+
+impl Error {
+    /// True if what was asked has not happened and will not. False: it may have, or may yet.
+    #[must_use]
+    pub fn is_definite(&self) -> bool {
+        match self {
+            Self::ConnectionLost | Self::Protocol(_) => false,
+            Self::DeadlineExceeded { sent } => !sent,
+            Self::Refused(refusal) => refusal.definite,
+            _ => true,
+        }
+    }
+
+    /// True if the same call may succeed later. After an indefinite error a retry may duplicate.
+    #[must_use]
+    pub fn may_retry(&self) -> bool {
+        match self {
+            Self::Full
+            | Self::DeadlineExceeded { .. }
+            | Self::ConnectionLost
+            | Self::Unreachable
+            | Self::Protocol(_) => true,
+            Self::Refused(refusal) => refusal.may_retry,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("the producer's memory budget is used up"),
+            Self::InvalidRecord(why) => write!(f, "the record cannot be sent: {why}"),
+            Self::InvalidArgument(why) => f.write_str(why),
+            Self::UnknownTopic(topic) => write!(f, "there is no topic {topic:?}"),
+            Self::UnknownPartition { topic, partition } => {
+                write!(f, "topic {topic:?} has no partition {partition}")
+            }
+            Self::DeadlineExceeded { sent: false } => {
+                f.write_str("the deadline passed before the request left")
+            }
+            Self::DeadlineExceeded { sent: true } => {
+                f.write_str("the deadline passed without an answer; the outcome is unknown")
+            }
+            Self::ConnectionLost => {
+                f.write_str("the connection was lost before the answer; the outcome is unknown")
+            }
+            Self::Unreachable => f.write_str("no broker could be reached"),
+            Self::Refused(refusal) => {
+                write!(f, "the broker refused: {}: {}", refusal.name, refusal.message)
+            }
+            Self::Protocol(what) => write!(f, "the broker broke the protocol: {what}"),
+            Self::OffsetOutOfRange { asked, log_start, committed_end } => {
+                write!(f, "offset {asked} is outside {log_start}..{committed_end}")
+            }
+            Self::RangeCorrupt { first, end } => {
+                write!(f, "offsets {first}..{end} are damaged at the broker")
+            }
+            Self::CorruptEntry { expected, reason } => {
+                write!(f, "the entry at offset {expected} is corrupt: {reason}")
+            }
+            Self::NotDense { expected, found } => {
+                write!(f, "offset {expected} expected, {found} found")
+            }
+            Self::Closed => f.write_str("the client is closed"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
