@@ -3,7 +3,11 @@
 //! Enter at [`shard`]: one core's whole state machine behind one `step`. Everything outside
 //! `driver/` is pure: no clock, socket, file, thread or random number that was not handed in.
 
+pub mod config;
 pub mod disk;
+#[cfg(feature = "driver")]
+pub mod driver;
+pub mod fatal;
 pub mod limits;
 pub mod memory;
 pub mod metadata;
