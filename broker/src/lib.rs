@@ -14,4 +14,6 @@ pub mod metadata;
 pub mod planted;
 pub mod random;
 pub mod shard;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod time;
