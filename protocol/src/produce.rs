@@ -1,0 +1,229 @@
+//! The controls of the hot path: fixed structs, read in a few nanoseconds.
+//!
+//! They are the flatbuffers structs of `schema/produce.fbs`, which have no vtable and need no
+//! verifier: a fixed size, fields at fixed places. A test holds this code against the generated
+//! one. The payload of a Produce is exactly one [batch](crate::batch); a ProduceAck has none.
+
+use crate::durability::Durability;
+use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
+use crate::ids::{Epoch, Offset, PartitionId};
+use crate::layout::{i64_at, put, u16_at, u32_at, u64_at};
+use crate::malformed::MalformedError;
+
+/// "Please append this batch."
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Produce {
+    /// Where to.
+    pub partition: PartitionId,
+    /// How long the broker may take, ms from receipt. 0: no limit.
+    pub timeout_ms: u32,
+    /// How safe the batch must be before it is acknowledged.
+    pub durability: Durability,
+    /// Whether the ack shall carry stage times.
+    pub want_stages: bool,
+}
+
+/// Bit 0 of the flags of a Produce.
+const WANT_STAGES: u8 = 1;
+
+impl Produce {
+    /// Bytes of the control part. A multiple of 8: there is no padding.
+    pub const CONTROL_BYTES: usize = 16;
+
+    /// Bytes of header and control part: the batch follows.
+    pub const HEAD_BYTES: usize = FRAME_HEADER_BYTES + Self::CONTROL_BYTES;
+
+    /// The control part.
+    #[inline]
+    pub fn encode(&self) -> [u8; Self::CONTROL_BYTES] {
+        let mut bytes = [0; Self::CONTROL_BYTES];
+        put(&mut bytes, 0, self.partition.0.to_le_bytes());
+        put(&mut bytes, 4, self.timeout_ms.to_le_bytes());
+        bytes[8] = self.durability.to_wire();
+        bytes[9] = if self.want_stages { WANT_STAGES } else { 0 };
+        bytes
+    }
+
+    /// Header and control part of a frame whose payload, the batch, has `batch_len` bytes.
+    #[inline]
+    pub fn encode_head(&self, correlation: u64, batch_len: usize) -> [u8; Self::HEAD_BYTES] {
+        let control = self.encode();
+        let header = FrameHeader::new(FrameKind::Produce, correlation, &control, batch_len);
+        let mut head = [0; Self::HEAD_BYTES];
+        put(&mut head, 0, header.encode());
+        put(&mut head, FRAME_HEADER_BYTES, control);
+        head
+    }
+
+    /// Reads a control part.
+    #[inline]
+    pub fn decode(control: &[u8]) -> Result<Self, MalformedError> {
+        let bytes: &[u8; Self::CONTROL_BYTES] =
+            control.try_into().map_err(|_| MalformedError::new("produce: length of control"))?;
+        let Some(durability) = Durability::from_wire(bytes[8]) else {
+            return Err(MalformedError::new("produce: durability"));
+        };
+        if bytes[9] & !WANT_STAGES != 0 {
+            return Err(MalformedError::new("produce: flags"));
+        }
+        if u16_at(bytes, 10) != 0 || u32_at(bytes, 12) != 0 {
+            return Err(MalformedError::new("produce: reserved field not zero"));
+        }
+        Ok(Self {
+            partition: PartitionId(u32_at(bytes, 0)),
+            timeout_ms: u32_at(bytes, 4),
+            durability,
+            want_stages: bytes[9] & WANT_STAGES != 0,
+        })
+    }
+}
+
+/// How long a produce spent where, in ns. Each saturates at 4.29 s. Stages that were not passed
+/// are 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StageTimes {
+    /// From the first byte in user space to the last one.
+    pub socket_ns: u32,
+    /// Waiting for its turn.
+    pub queue_ns: u32,
+    /// Checked and copied into the commit.
+    pub append_ns: u32,
+    /// From there to the completion of the write.
+    pub write_ns: u32,
+    /// From there to the completion of the flush.
+    pub flush_ns: u32,
+    /// From the send to the first follower's ack.
+    pub replicate_ns: u32,
+    /// From there to the quorum.
+    pub quorum_ns: u32,
+    /// From there to the hand-over of the ack to the socket.
+    pub reply_ns: u32,
+}
+
+impl StageTimes {
+    /// The times in the order of the wire.
+    pub const fn to_array(self) -> [u32; 8] {
+        [
+            self.socket_ns,
+            self.queue_ns,
+            self.append_ns,
+            self.write_ns,
+            self.flush_ns,
+            self.replicate_ns,
+            self.quorum_ns,
+            self.reply_ns,
+        ]
+    }
+
+    /// From the times in the order of the wire.
+    pub const fn from_array(ns: [u32; 8]) -> Self {
+        let [socket_ns, queue_ns, append_ns, write_ns, flush_ns, replicate_ns, quorum_ns, reply_ns] =
+            ns;
+        Self {
+            socket_ns,
+            queue_ns,
+            append_ns,
+            write_ns,
+            flush_ns,
+            replicate_ns,
+            quorum_ns,
+            reply_ns,
+        }
+    }
+}
+
+/// "It is appended, and this safe."
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProduceAck {
+    /// Offset of the batch's first record.
+    pub base_offset: Offset,
+    /// The epoch in which it was appended.
+    pub epoch: Epoch,
+    /// When it was appended, ms since 1970.
+    pub append_time: i64,
+    /// Where it was appended.
+    pub partition: PartitionId,
+    /// Records in the batch.
+    pub record_count: u32,
+    /// The level that was reached: at least the one asked for.
+    pub level: Durability,
+    /// Where the time went, if it was asked for.
+    pub stages: Option<StageTimes>,
+}
+
+/// Bit 0 of the flags of a ProduceAck.
+const HAS_STAGES: u8 = 1;
+
+impl ProduceAck {
+    /// Bytes of the control part. A multiple of 8: there is no padding.
+    pub const CONTROL_BYTES: usize = 72;
+
+    /// Bytes of the whole frame.
+    pub const FRAME_BYTES: usize = FRAME_HEADER_BYTES + Self::CONTROL_BYTES;
+
+    /// The control part.
+    #[inline]
+    pub fn encode(&self) -> [u8; Self::CONTROL_BYTES] {
+        let mut bytes = [0; Self::CONTROL_BYTES];
+        put(&mut bytes, 0, self.base_offset.0.to_le_bytes());
+        put(&mut bytes, 8, self.epoch.0.to_le_bytes());
+        put(&mut bytes, 16, self.append_time.to_le_bytes());
+        put(&mut bytes, 24, self.partition.0.to_le_bytes());
+        put(&mut bytes, 28, self.record_count.to_le_bytes());
+        if let Some(stages) = self.stages {
+            for (index, ns) in stages.to_array().into_iter().enumerate() {
+                put(&mut bytes, 32 + 4 * index, ns.to_le_bytes());
+            }
+            bytes[65] = HAS_STAGES;
+        }
+        bytes[64] = self.level.to_wire();
+        bytes
+    }
+
+    /// The whole frame.
+    #[inline]
+    pub fn encode_frame(&self, correlation: u64) -> [u8; Self::FRAME_BYTES] {
+        let control = self.encode();
+        let header = FrameHeader::new(FrameKind::ProduceAck, correlation, &control, 0);
+        let mut frame = [0; Self::FRAME_BYTES];
+        put(&mut frame, 0, header.encode());
+        put(&mut frame, FRAME_HEADER_BYTES, control);
+        frame
+    }
+
+    /// Reads a control part.
+    #[inline]
+    pub fn decode(control: &[u8]) -> Result<Self, MalformedError> {
+        let bytes: &[u8; Self::CONTROL_BYTES] = control
+            .try_into()
+            .map_err(|_| MalformedError::new("produce ack: length of control"))?;
+        let Some(level) = Durability::from_wire(bytes[64]) else {
+            return Err(MalformedError::new("produce ack: level"));
+        };
+        if bytes[65] & !HAS_STAGES != 0 {
+            return Err(MalformedError::new("produce ack: flags"));
+        }
+        if u16_at(bytes, 66) != 0 || u32_at(bytes, 68) != 0 {
+            return Err(MalformedError::new("produce ack: reserved field not zero"));
+        }
+        let ns: [u32; 8] = std::array::from_fn(|index| u32_at(bytes, 32 + 4 * index));
+        let has_stages = bytes[65] & HAS_STAGES != 0;
+        if !has_stages && ns != [0; 8] {
+            return Err(MalformedError::new("produce ack: stage times without their flag"));
+        }
+        let base_offset = Offset(u64_at(bytes, 0));
+        let record_count = u32_at(bytes, 28);
+        if base_offset.0.checked_add(u64::from(record_count)).is_none() {
+            return Err(MalformedError::new("produce ack: offset overflow"));
+        }
+        Ok(Self {
+            base_offset,
+            epoch: Epoch(u64_at(bytes, 8)),
+            append_time: i64_at(bytes, 16),
+            partition: PartitionId(u32_at(bytes, 24)),
+            record_count,
+            level,
+            stages: has_stages.then(|| StageTimes::from_array(ns)),
+        })
+    }
+}
