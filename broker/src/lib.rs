@@ -9,6 +9,7 @@ pub mod disk;
 pub mod driver;
 pub mod fatal;
 pub mod limits;
+pub mod log;
 pub mod memory;
 pub mod metadata;
 pub mod planted;
