@@ -46,7 +46,13 @@ pub const CONNECTIONS_PER_ADDRESS_DEFAULT: u32 = 256;
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 pub const PARTITIONS_PER_TOPIC_MAX: u32 = 10_000;
 
+/// Living topics and partitions of the cluster: what a metadata image of about 64 MiB could hold
+/// is far more, but each shard keeps the whole list.
+pub const TOPICS_MAX: usize = 20_000;
+pub const PARTITIONS_MAX: u32 = 200_000;
+
 const _: () = assert!(BLOCK_BYTES.is_power_of_two());
+const _: () = assert!(PARTITIONS_PER_TOPIC_MAX <= PARTITIONS_MAX);
 const _: () = assert!(RECEIVE_BYTES >= FRAME_BYTES_PRE_HELLO);
 const _: () = assert!(FRAME_BYTES_DEFAULT <= FRAME_BYTES_HARD);
 const _: () = assert!(COMMIT_BYTES_TARGET < SEGMENT_BYTES_DEFAULT);

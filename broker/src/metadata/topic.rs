@@ -1,0 +1,100 @@
+//! What is known of one topic and of one lane.
+
+use corelog_protocol::ids::{LaneId, Offset, PartitionId, TopicId};
+
+use crate::disk::DirectoryId;
+use crate::limits::{PARTITIONS_PER_TOPIC_MAX, TOPIC_NAME_BYTES_MAX};
+
+/// What a topic's creator chooses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TopicSettings {
+    /// 1 to `PARTITIONS_PER_TOPIC_MAX`.
+    pub partitions: u32,
+    /// Records older than this may be dropped. `None`: kept for ever.
+    pub retention_ms: Option<u64>,
+    /// A partition keeps at least its newest so many bytes. `None`: no bound.
+    pub retention_bytes: Option<u64>,
+}
+
+impl TopicSettings {
+    pub fn is_valid(&self) -> bool {
+        (1..=PARTITIONS_PER_TOPIC_MAX).contains(&self.partitions)
+            && self.retention_ms.is_none_or(|ms| ms > 0 && i64::try_from(ms).is_ok())
+            && self.retention_bytes.is_none_or(|bytes| bytes > 0)
+    }
+}
+
+/// 1 to 249 bytes of `[a-zA-Z0-9._-]`, and neither `.` nor `..`.
+pub fn is_valid_name(name: &str) -> bool {
+    (1..=TOPIC_NAME_BYTES_MAX).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+/// One stretch of a partition's life in one lane: from `first_offset` to the next link's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Link {
+    pub lane: LaneId,
+    pub first_offset: Offset,
+}
+
+/// A topic. Its partitions have consecutive ids: partition `n` is `first_partition + n`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Topic {
+    pub id: TopicId,
+    pub name: Box<str>,
+    pub settings: TopicSettings,
+    pub first_partition: PartitionId,
+    /// Where each partition is. A list per partition in the design; every list has one link so far.
+    pub links: Vec<Link>,
+}
+
+impl Topic {
+    /// The link that takes new records of the partition, if it is one of this topic's.
+    pub fn link(&self, partition: PartitionId) -> Option<Link> {
+        let index = partition.0.checked_sub(self.first_partition.0)?;
+        self.links.get(index as usize).copied()
+    }
+
+    /// All partitions with the link that takes new records.
+    pub fn partitions(&self) -> impl Iterator<Item = (PartitionId, Link)> + '_ {
+        let first = self.first_partition.0;
+        self.links.iter().enumerate().map(move |(at, &link)| (PartitionId(first + at as u32), link))
+    }
+}
+
+/// A lane, recorded once and never moved to another disk. Lane 0 (the metadata) is not recorded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LaneRecord {
+    pub id: LaneId,
+    pub directory: DirectoryId,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_short_and_plain() {
+        let long = "x".repeat(249);
+        for good in ["a", "orders.v2", "A-b_c.9", "...", long.as_str()] {
+            assert!(is_valid_name(good), "{good}");
+        }
+        let longer = "x".repeat(250);
+        for bad in ["", ".", "..", "a b", "a/b", "ä", "a\0", "a\n", longer.as_str()] {
+            assert!(!is_valid_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn settings_have_bounds() {
+        let good = TopicSettings { partitions: 1, retention_ms: None, retention_bytes: Some(1) };
+        assert!(good.is_valid());
+        assert!(!TopicSettings { partitions: 0, ..good }.is_valid());
+        assert!(!TopicSettings { partitions: PARTITIONS_PER_TOPIC_MAX + 1, ..good }.is_valid());
+        assert!(!TopicSettings { retention_ms: Some(0), ..good }.is_valid());
+        assert!(!TopicSettings { retention_ms: Some(u64::MAX), ..good }.is_valid());
+        assert!(!TopicSettings { retention_bytes: Some(0), ..good }.is_valid());
+    }
+}
