@@ -1,0 +1,159 @@
+//! One connection of the load generator: frames queued for sending, requests that wait for their
+//! answer, and the bytes of answers.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::TcpStream;
+use std::time::Instant;
+
+use super::Target;
+use super::wire::{self, Reply};
+
+/// Frames up to this size are gathered, so that one call sends many; larger ones are sent from
+/// where they lie.
+const GATHER_BYTES_MAX: usize = 4096;
+
+pub struct Connection {
+    pub socket: TcpStream,
+    /// The one frame that is sent over and over; only its correlation changes.
+    frame: Vec<u8>,
+    level: u8,
+    /// Small frames that are ready to go, from `sent` on.
+    gathered: Vec<u8>,
+    sent: usize,
+    /// Large frames: how many are to be sent, and how far the first of them is sent.
+    large: VecDeque<u64>,
+    large_sent: usize,
+    /// When each request was due, oldest first. The front's correlation is `oldest`.
+    waiting: VecDeque<Instant>,
+    oldest: u64,
+    received: Vec<u8>,
+    filled: usize,
+    pub wants_write: bool,
+}
+
+impl Connection {
+    /// Connects and says hello. The socket blocks until [`Self::set_waiting`] says otherwise.
+    pub fn open(target: &Target, partition: u32, batch: &[u8]) -> io::Result<Self> {
+        let mut socket = TcpStream::connect(target.address)?;
+        socket.set_nodelay(true)?;
+        socket.write_all(&wire::opening(target.shard))?;
+        let mut connection = Self {
+            socket,
+            frame: wire::produce(partition, target.level, batch),
+            level: target.level,
+            gathered: Vec::new(),
+            sent: 0,
+            large: VecDeque::new(),
+            large_sent: 0,
+            waiting: VecDeque::new(),
+            oldest: 0,
+            received: vec![0; 64 << 10],
+            filled: 0,
+            wants_write: false,
+        };
+        connection.await_hello()?;
+        Ok(connection)
+    }
+
+    fn await_hello(&mut self) -> io::Result<()> {
+        loop {
+            let count = self.socket.read(&mut self.received[self.filled..])?;
+            if count == 0 {
+                return Err(io::Error::other("the broker closed the connection at hello"));
+            }
+            self.filled += count;
+            match wire::reply(&self.received[..self.filled]).map_err(io::Error::other)? {
+                Some((Reply::Hello, len)) => {
+                    self.received.copy_within(len..self.filled, 0);
+                    self.filled -= len;
+                    return Ok(());
+                }
+                Some((other, _)) => return Err(io::Error::other(format!("no hello but {other:?}"))),
+                None => {}
+            }
+        }
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Puts one request into the queue; `due` is where its latency starts.
+    pub fn ask(&mut self, due: Instant) {
+        let correlation = self.oldest + self.waiting.len() as u64;
+        self.waiting.push_back(due);
+        if self.frame.len() <= GATHER_BYTES_MAX {
+            wire::set_correlation(&mut self.frame, correlation);
+            self.gathered.extend_from_slice(&self.frame);
+        } else {
+            self.large.push_back(correlation);
+        }
+    }
+
+    /// Sends what the socket takes. True if something is left.
+    pub fn flush(&mut self) -> io::Result<bool> {
+        while self.sent < self.gathered.len() {
+            match self.socket.write(&self.gathered[self.sent..]) {
+                Ok(count) => self.sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Err(error) => return Err(error),
+            }
+        }
+        self.gathered.clear();
+        self.sent = 0;
+        while let Some(correlation) = self.large.front() {
+            if self.large_sent == 0 {
+                wire::set_correlation(&mut self.frame, *correlation);
+            }
+            match self.socket.write_vectored(&[IoSlice::new(&self.frame[self.large_sent..])]) {
+                Ok(count) => self.large_sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Err(error) => return Err(error),
+            }
+            if self.large_sent == self.frame.len() {
+                self.large_sent = 0;
+                self.large.pop_front();
+            }
+        }
+        Ok(false)
+    }
+
+    /// Reads once, and tells of each acknowledged request when it was due.
+    pub fn receive(&mut self, mut acknowledged: impl FnMut(Instant)) -> io::Result<()> {
+        let count = match self.socket.read(&mut self.received[self.filled..]) {
+            Ok(0) => return Err(io::Error::other("the broker closed the connection")),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        self.filled += count;
+        let mut at = 0;
+        while let Some((reply, len)) =
+            wire::reply(&self.received[at..self.filled]).map_err(io::Error::other)?
+        {
+            at += len;
+            let due = self.settle(reply)?;
+            acknowledged(due);
+        }
+        self.received.copy_within(at..self.filled, 0);
+        self.filled -= at;
+        Ok(())
+    }
+
+    fn settle(&mut self, reply: Reply) -> io::Result<Instant> {
+        let Reply::Ack { correlation, level } = reply else {
+            return Err(io::Error::other(format!("asked for an ack and got {reply:?}")));
+        };
+        if correlation != self.oldest {
+            let expected = self.oldest;
+            return Err(io::Error::other(format!("ack of {correlation} instead of {expected}")));
+        }
+        if level < self.level {
+            let asked = self.level;
+            return Err(io::Error::other(format!("asked for level {asked}, acknowledged {level}")));
+        }
+        self.oldest += 1;
+        self.waiting.pop_front().ok_or_else(|| io::Error::other("an ack that nobody waits for"))
+    }
+}
