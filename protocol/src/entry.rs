@@ -7,6 +7,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::iter::FusedIterator;
 
 use crate::checksum::{Crc, crc32c};
 use crate::ids::{Epoch, LaneId, Lsn, Offset, PartitionId};
@@ -126,6 +127,7 @@ pub struct EntryHeader {
 
 /// Why bytes are no entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the fields' names say it")]
 pub enum EntryError {
     /// Fewer bytes than an entry of this size has.
     Incomplete { have: usize, need: usize },
@@ -141,6 +143,8 @@ pub enum EntryError {
     Reserved,
     /// A body shorter than its checksum, or record counts that do not fit the kind.
     Counts,
+    /// The padding after the body is not zero.
+    Padding,
     /// The body is damaged, or is the body of another header.
     BodyCrc { stored: u32, computed: u32 },
 }
@@ -260,6 +264,54 @@ fn header_crc(bytes: &[u8; ENTRY_HEADER_BYTES]) -> u32 {
     crc.value()
 }
 
+/// Walks the entries that lie one after the other in a slice, each with its padding: the payload
+/// of a fetch, or the inside of a commit. Checks header, body and padding. Ends after an error.
+#[derive(Clone, Debug)]
+pub struct Entries<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Entries<'a> {
+    /// From the first byte of an entry to the last one's padding.
+    #[must_use]
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    fn take(&mut self) -> Result<(EntryHeader, &'a [u8]), EntryError> {
+        let header = EntryHeader::decode(self.rest)?;
+        let need = header.entry_bytes();
+        let Some((entry, rest)) = self.rest.split_at_checked(need) else {
+            return Err(EntryError::Incomplete { have: self.rest.len(), need });
+        };
+        // entry_bytes covers header, body and padding.
+        let (body, padding) = entry[ENTRY_HEADER_BYTES..].split_at(header.body_len as usize);
+        header.check_body(body)?;
+        if padding.iter().any(|&byte| byte != 0) {
+            return Err(EntryError::Padding);
+        }
+        self.rest = rest;
+        Ok((header, body))
+    }
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = Result<(EntryHeader, &'a [u8]), EntryError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let entry = self.take();
+        if entry.is_err() {
+            self.rest = &[];
+        }
+        Some(entry)
+    }
+}
+
+impl FusedIterator for Entries<'_> {}
+
 impl fmt::Display for EntryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -270,6 +322,7 @@ impl fmt::Display for EntryError {
             Self::Kind { kind } => write!(f, "entry kind {kind} is not known"),
             Self::Reserved => f.write_str("a reserved entry field is not zero"),
             Self::Counts => f.write_str("entry counts contradict each other"),
+            Self::Padding => f.write_str("entry padding is not zero"),
             Self::BodyCrc { stored, computed } => {
                 write!(f, "entry body checksum is {computed:#010x}, header says {stored:#010x}")
             }

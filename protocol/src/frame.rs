@@ -128,9 +128,13 @@ pub struct FrameHeader {
 /// A frame that was understood as a frame, but whose version, kind or flags are not known here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UnsupportedFrame {
+    /// As it came.
     pub version: u8,
+    /// As it came.
     pub kind: u8,
+    /// As it came.
     pub flags: u16,
+    /// To be echoed.
     pub correlation: u64,
     /// Bytes after the header that belong to the frame: skip them. Within the cap.
     pub skip_bytes: u64,
@@ -138,6 +142,7 @@ pub struct UnsupportedFrame {
 
 /// Why bytes are no frame of ours.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the fields' names say it")]
 pub enum FrameError {
     /// Fewer bytes than needed. Read more.
     Incomplete { have: usize, need: u64 },

@@ -10,7 +10,8 @@
 //! Every decoder takes arbitrary bytes and answers with a typed error. The exact bytes are in
 //! `protocol/WIRE.md`.
 
-#![forbid(unsafe_op_in_unsafe_fn)]
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
 
 pub mod batch;
 pub mod checksum;
@@ -18,9 +19,11 @@ pub mod durability;
 pub mod entry;
 pub mod error_code;
 pub mod frame;
+mod generated;
 pub mod ids;
 mod layout;
 pub mod malformed;
+pub mod message;
 pub mod preamble;
 pub mod produce;
 

@@ -31,6 +31,7 @@ pub struct Preamble {
 
 /// Why 16 bytes are no preamble. The connection is closed without an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the fields' names say it")]
 pub enum PreambleError {
     /// Fewer bytes than a preamble has.
     Incomplete { have: usize },

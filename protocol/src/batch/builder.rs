@@ -36,6 +36,7 @@ pub struct BatchBuilder {
 
 /// Why a record was not added. The batch is as it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the fields' names say it")]
 pub enum PushError {
     /// It does not fit any more: send this batch, then push again.
     Full,

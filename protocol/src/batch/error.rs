@@ -8,6 +8,7 @@ use crate::error_code::ErrorCode;
 
 /// Why bytes are no batch, or why its records cannot be read here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the fields' names say it")]
 pub enum BatchError {
     /// Shorter than a batch header.
     TooShort { have: usize },
