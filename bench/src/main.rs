@@ -7,6 +7,7 @@ mod load;
 mod os;
 mod place;
 mod report;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
