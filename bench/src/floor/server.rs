@@ -10,6 +10,9 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::task::{Poll, Waker};
 
+use corelog_protocol::Durability;
+use corelog_protocol::frame::FrameKind;
+use corelog_protocol::ids::{PartitionId, ShardId};
 use futures_lite::AsyncReadExt;
 use glommio::net::{TcpListener, TcpStream as GlommioStream};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};
@@ -23,7 +26,7 @@ use crate::os;
 const RECEIVE_BYTES: usize = 256 << 10;
 
 /// The level that the acks tell.
-const LEVEL: u8 = 2;
+const LEVEL: Durability = Durability::LeaderDurable;
 
 /// An executor with the broker's settings.
 pub fn executor(cpu: usize) -> LocalExecutorBuilder {
@@ -39,7 +42,12 @@ pub struct Server {
 
 impl Server {
     pub fn target(&self) -> Target {
-        Target { address: self.address, shard: 0, partitions: vec![1], level: LEVEL }
+        Target {
+            address: self.address,
+            shard: ShardId(0),
+            partitions: vec![PartitionId(1)],
+            level: LEVEL,
+        }
     }
 
     /// Waits until all connections are closed.
@@ -165,7 +173,7 @@ impl Loop {
                 opened = true;
             }
             while let Some(frame) = wire::frame(&bytes[at..filled]).map_err(io::Error::other)? {
-                if frame.is_hello() {
+                if frame.kind == FrameKind::Hello {
                     wire::hello_reply(&mut self.outs.borrow_mut()[index].bytes);
                     self.send(index);
                 } else {
@@ -184,7 +192,7 @@ impl Loop {
     }
 
     async fn produce(&self, index: usize, frame: &wire::Frame<'_>) -> io::Result<()> {
-        if !frame.is_produce() || !wire::batch_is_intact(frame.payload) {
+        if frame.kind != FrameKind::Produce || !wire::batch_is_intact(frame.payload) {
             return Err(io::Error::other("the load sent something broken"));
         }
         while !self.commits.append((index, frame.correlation), frame.payload) {

@@ -6,6 +6,10 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
+use corelog_protocol::Durability;
+use corelog_protocol::frame::FrameKind;
+use corelog_protocol::ids::PartitionId;
+
 use super::Target;
 use super::wire::{self, Reply};
 
@@ -17,7 +21,7 @@ pub struct Connection {
     pub socket: TcpStream,
     /// The one frame that is sent over and over; only its correlation changes.
     frame: Vec<u8>,
-    level: u8,
+    level: Durability,
     /// Small frames that are ready to go, from `sent` on.
     gathered: Vec<u8>,
     sent: usize,
@@ -34,7 +38,7 @@ pub struct Connection {
 
 impl Connection {
     /// Connects and says hello. The socket blocks until [`Self::set_waiting`] says otherwise.
-    pub fn open(target: &Target, partition: u32, batch: &[u8]) -> io::Result<Self> {
+    pub fn open(target: &Target, partition: PartitionId, batch: &[u8]) -> io::Result<Self> {
         let mut socket = TcpStream::connect(target.address)?;
         socket.set_nodelay(true)?;
         socket.write_all(&wire::opening(target.shard))?;
@@ -64,7 +68,7 @@ impl Connection {
             }
             self.filled += count;
             match wire::reply(&self.received[..self.filled]).map_err(io::Error::other)? {
-                Some((Reply::Hello, len)) => {
+                Some((Reply::Other(FrameKind::HelloReply), len)) => {
                     self.received.copy_within(len..self.filled, 0);
                     self.filled -= len;
                     return Ok(());
@@ -142,14 +146,16 @@ impl Connection {
     }
 
     fn settle(&mut self, reply: Reply) -> io::Result<Instant> {
-        let Reply::Ack { correlation, level } = reply else {
-            return Err(io::Error::other(format!("asked for an ack and got {reply:?}")));
+        let (correlation, level) = match reply {
+            Reply::Ack { correlation, level } => (correlation, level),
+            Reply::Error(error) => return Err(io::Error::other(error)),
+            Reply::Other(kind) => return Err(io::Error::other(format!("ack expected, got {kind}"))),
         };
         if correlation != self.oldest {
             let expected = self.oldest;
             return Err(io::Error::other(format!("ack of {correlation} instead of {expected}")));
         }
-        if level < self.level {
+        if level.to_wire() < self.level.to_wire() {
             let asked = self.level;
             return Err(io::Error::other(format!("asked for level {asked}, acknowledged {level}")));
         }

@@ -3,12 +3,16 @@
 //!
 //! Enter at [`run`]. What to send is a [`Shape`]; to whom, a [`Target`].
 
+pub mod admin;
 mod connection;
 mod generator;
 pub mod wire;
 
 use std::net::SocketAddr;
 use std::time::Duration;
+
+use corelog_protocol::Durability;
+use corelog_protocol::ids::{PartitionId, ShardId};
 
 use crate::latency::Latencies;
 pub use generator::run;
@@ -71,11 +75,11 @@ impl Shape {
 pub struct Target {
     pub address: SocketAddr,
     /// The shard that the preamble names.
-    pub shard: u16,
+    pub shard: ShardId,
     /// Connection `n` writes to partition `n` modulo their number.
-    pub partitions: Vec<u32>,
-    /// The durability asked for, as on the wire.
-    pub level: u8,
+    pub partitions: Vec<PartitionId>,
+    /// The durability asked for. At level `none` nothing would ever come back.
+    pub level: Durability,
 }
 
 /// How long to run.

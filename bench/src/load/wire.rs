@@ -1,136 +1,174 @@
-//! The frames that the load sends and understands, and the little of them that the floor's bare
-//! server needs. A frame: 32 bytes of header, a control part, a payload.
+//! The frames that the load sends and understands, and the few that the floor's bare server needs.
 
-pub const HEADER_BYTES: usize = 32;
-const MAGIC: u32 = 0x4752_4c43;
-const HELLO: u8 = 1;
-const HELLO_REPLY: u8 = 2;
-const PRODUCE: u8 = 4;
-const PRODUCE_ACK: u8 = 5;
-const PRODUCE_CONTROL: usize = 16;
-const ACK_CONTROL: usize = 72;
-pub const PREAMBLE_BYTES: usize = 16;
+use corelog_protocol::batch::{BatchBuilder, NewRecord};
+use corelog_protocol::checksum::crc32c;
+use corelog_protocol::frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameKind};
+use corelog_protocol::ids::{ClusterId, Epoch, Incarnation, Offset, PartitionId, ShardId};
+use corelog_protocol::message::{ErrorReply, Hello, HelloReply};
+pub use corelog_protocol::preamble::PREAMBLE_BYTES;
+use corelog_protocol::preamble::Preamble;
+use corelog_protocol::produce::{Produce, ProduceAck};
+use corelog_protocol::Durability;
 
+/// Enough for every frame of every shape.
+pub const FRAME_BYTES_MAX: u32 = 1 << 20;
+
+/// What the broker answered.
 #[derive(Debug)]
 pub enum Reply {
-    Hello,
-    Ack { correlation: u64, level: u8 },
-    Other(u8),
+    Ack { correlation: u64, level: Durability },
+    /// In words, since it ends the run.
+    Error(String),
+    Other(FrameKind),
 }
 
-fn header(out: &mut [u8], kind: u8, control: &[u8], payload: usize, correlation: u64) {
-    out[0..4].copy_from_slice(&MAGIC.to_le_bytes());
-    out[4] = 1;
-    out[5] = kind;
-    out[8..12].copy_from_slice(&(control.len() as u32).to_le_bytes());
-    out[12..16].copy_from_slice(&(payload as u32).to_le_bytes());
-    out[16..24].copy_from_slice(&correlation.to_le_bytes());
-    out[24..28].copy_from_slice(&crc32c::crc32c(control).to_le_bytes());
-    let crc = crc32c::crc32c(&out[..28]);
-    out[28..32].copy_from_slice(&crc.to_le_bytes());
-}
-
-pub fn opening(shard: u16) -> Vec<u8> {
-    let mut out = vec![0; PREAMBLE_BYTES];
-    out[..4].copy_from_slice(b"CRLG");
-    out[6..8].copy_from_slice(&shard.to_le_bytes());
-    let mut head = [0; HEADER_BYTES];
-    let control = [0; 40];
-    header(&mut head, HELLO, &control, 0, 0);
-    out.extend_from_slice(&head);
-    out.extend_from_slice(&control);
-    out
-}
-
-pub fn batch(records: usize, bytes: usize) -> Vec<u8> {
-    let mut out = vec![7; 48 + records * (bytes + 8)];
-    let crc = crc32c::crc32c(&out[4..]);
-    out[..4].copy_from_slice(&crc.to_le_bytes());
-    out
-}
-
-pub fn produce(partition: u32, level: u8, batch: &[u8]) -> Vec<u8> {
-    let mut control = [0; PRODUCE_CONTROL];
-    control[..4].copy_from_slice(&partition.to_le_bytes());
-    control[4] = level;
-    let mut head = [0; HEADER_BYTES];
-    header(&mut head, PRODUCE, &control, batch.len(), 0);
-    [&head, &control[..], batch].concat()
-}
-
-pub fn set_correlation(frame: &mut [u8], correlation: u64) {
-    frame[16..24].copy_from_slice(&correlation.to_le_bytes());
-    let crc = crc32c::crc32c(&frame[..28]);
-    frame[28..32].copy_from_slice(&crc.to_le_bytes());
-}
-
-pub fn reply(bytes: &[u8]) -> Result<Option<(Reply, usize)>, String> {
-    let Some(request) = frame(bytes)? else { return Ok(None) };
-    let reply = match request.kind {
-        HELLO_REPLY => Reply::Hello,
-        PRODUCE_ACK => Reply::Ack { correlation: request.correlation, level: request.control[12] },
-        other => Reply::Other(other),
-    };
-    Ok(Some((reply, request.bytes)))
-}
-
+/// A whole frame, checked as far as the floor checks it: both checksums of its head.
 pub struct Frame<'a> {
-    kind: u8,
+    pub kind: FrameKind,
     pub correlation: u64,
     pub control: &'a [u8],
     pub payload: &'a [u8],
+    /// Of all of it.
     pub bytes: usize,
 }
 
-impl Frame<'_> {
-    pub fn is_hello(&self) -> bool {
-        self.kind == HELLO
-    }
-    pub fn is_produce(&self) -> bool {
-        self.kind == PRODUCE
-    }
+/// The first bytes of a connection: preamble and hello.
+pub fn opening(shard: ShardId) -> Vec<u8> {
+    let mut bytes = Preamble { shard }.encode().to_vec();
+    Hello::new("corelog-bench").encode(0, &mut bytes);
+    bytes
 }
 
-pub fn frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, String> {
-    let Some(head) = bytes.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
-    let u32_at = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-    if u32_at(28) != crc32c::crc32c(&head[..28]) {
-        return Err("header crc".into());
+/// One batch of so many records of so many bytes each.
+pub fn batch(records: usize, record_bytes: usize) -> Vec<u8> {
+    let value: Vec<u8> = (0..record_bytes).map(|index| (index * 31) as u8).collect();
+    let mut builder = BatchBuilder::new(FRAME_BYTES_MAX as usize, records as u32);
+    for _ in 0..records {
+        let record = NewRecord { value: Some(&value), ..NewRecord::default() };
+        builder.push(&record).expect("no shape is larger than a frame");
     }
-    let (control, payload) = (u32_at(8) as usize, u32_at(12) as usize);
-    let len = HEADER_BYTES + control + payload;
-    if bytes.len() < len {
+    builder.finish().to_vec()
+}
+
+/// A produce frame. Its correlation is set by [`set_correlation`].
+pub fn produce(partition: PartitionId, durability: Durability, batch: &[u8]) -> Vec<u8> {
+    let control = Produce { partition, timeout_ms: 0, durability, want_stages: false };
+    [&control.encode_head(0, batch.len())[..], batch].concat()
+}
+
+/// Writes the correlation into a frame's header, and its checksum anew.
+pub fn set_correlation(frame: &mut [u8], correlation: u64) {
+    let (header, _) = frame.split_at_mut(FRAME_HEADER_BYTES);
+    header[16..24].copy_from_slice(&correlation.to_le_bytes());
+    let crc = crc32c(&header[..28]);
+    header[28..].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// The frame at the start of `bytes`, or `None` if it has not arrived whole.
+#[inline]
+pub fn frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, FrameError> {
+    let header = match FrameHeader::decode(bytes, FRAME_BYTES_MAX) {
+        Err(FrameError::Incomplete { .. }) => return Ok(None),
+        header => header?,
+    };
+    if bytes.len() < header.frame_bytes() {
         return Ok(None);
     }
     Ok(Some(Frame {
-        kind: head[5],
-        correlation: u64::from(u32_at(16)) | u64::from(u32_at(20)) << 32,
-        control: &bytes[HEADER_BYTES..HEADER_BYTES + control],
-        payload: &bytes[HEADER_BYTES + control..len],
-        bytes: len,
+        kind: header.kind,
+        correlation: header.correlation,
+        control: header.control(bytes)?,
+        payload: header.payload(bytes)?,
+        bytes: header.frame_bytes(),
     }))
 }
 
-pub fn hello_reply(out: &mut Vec<u8>) {
-    let control = [0; 64];
-    let mut head = [0; HEADER_BYTES];
-    header(&mut head, HELLO_REPLY, &control, 0, 0);
-    out.extend_from_slice(&head);
-    out.extend_from_slice(&control);
+/// The reply at the start of `bytes` and its length, or `None` if it has not arrived whole.
+pub fn reply(bytes: &[u8]) -> Result<Option<(Reply, usize)>, String> {
+    let Some(frame) = frame(bytes).map_err(|error| error.to_string())? else { return Ok(None) };
+    let reply = match frame.kind {
+        FrameKind::ProduceAck => {
+            let ack = ProduceAck::decode(frame.control).map_err(|error| error.to_string())?;
+            Reply::Ack { correlation: frame.correlation, level: ack.level }
+        }
+        FrameKind::Error => Reply::Error(error_text(frame.control)),
+        kind => Reply::Other(kind),
+    };
+    Ok(Some((reply, frame.bytes)))
 }
 
-pub fn ack(out: &mut Vec<u8>, correlation: u64, level: u8, _offset: u64) {
-    let mut control = [0; ACK_CONTROL];
-    control[12] = level;
-    let mut head = [0; HEADER_BYTES];
-    header(&mut head, PRODUCE_ACK, &control, 0, correlation);
-    out.extend_from_slice(&head);
-    out.extend_from_slice(&control);
+/// An error of the broker, for people.
+pub fn error_text(control: &[u8]) -> String {
+    match ErrorReply::decode(control) {
+        Ok(error) => format!("the broker answered {:?}: {}", error.code, error.message),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// The floor's answer to a hello.
+pub fn hello_reply(out: &mut Vec<u8>) {
+    let reply = HelloReply {
+        version: 1,
+        cluster: ClusterId(1),
+        incarnation: Incarnation(1),
+        shard: ShardId(0),
+        shards: 1,
+        frame_bytes_max: FRAME_BYTES_MAX,
+        software: "floor".to_owned(),
+    };
+    reply.encode(0, out);
+}
+
+/// The floor's ack: of the broker's size, with the broker's checksums.
+#[inline]
+pub fn ack(out: &mut Vec<u8>, correlation: u64, level: Durability, offset: u64) {
+    let ack = ProduceAck {
+        base_offset: Offset(offset),
+        epoch: Epoch(1),
+        append_time: 0,
+        partition: PartitionId(1),
+        record_count: 1,
+        level,
+        stages: None,
+    };
+    out.extend_from_slice(&ack.encode_frame(correlation));
 }
 
 /// Whether the batch's checksum fits its bytes.
+#[inline]
 pub fn batch_is_intact(payload: &[u8]) -> bool {
     payload
         .split_first_chunk::<4>()
-        .is_some_and(|(crc, rest)| u32::from_le_bytes(*crc) == crc32c::crc32c(rest))
+        .is_some_and(|(crc, rest)| u32::from_le_bytes(*crc) == crc32c(rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use corelog_protocol::batch::BatchView;
+
+    use super::*;
+
+    #[test]
+    fn the_frames_sent_are_those_of_the_protocol() {
+        let batch = batch(64, 1024);
+        let view = BatchView::parse(&batch).unwrap();
+        assert_eq!(view.records().count(), 64);
+        let mut sent = produce(PartitionId(7), Durability::LeaderDurable, &batch);
+        set_correlation(&mut sent, 99);
+        let frame = frame(&sent).unwrap().unwrap();
+        assert_eq!((frame.kind, frame.correlation), (FrameKind::Produce, 99));
+        assert_eq!(Produce::decode(frame.control).unwrap().partition, PartitionId(7));
+        assert!(batch_is_intact(frame.payload));
+        assert_eq!(frame.bytes, sent.len());
+    }
+
+    #[test]
+    fn a_frame_that_has_not_arrived_whole_is_no_error_and_a_flipped_bit_is() {
+        let mut bytes = Vec::new();
+        ack(&mut bytes, 5, Durability::LeaderDurable, 8);
+        assert!(matches!(reply(&bytes), Ok(Some((Reply::Ack { correlation: 5, .. }, 104)))));
+        assert!(reply(&bytes[..103]).unwrap().is_none());
+        bytes[40] ^= 1;
+        assert!(reply(&bytes).is_err());
+    }
 }

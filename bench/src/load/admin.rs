@@ -1,0 +1,80 @@
+//! Makes the topics that a load writes to, over a connection of its own, one request at a time.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use corelog_protocol::frame::FrameKind;
+use corelog_protocol::ids::ShardId;
+use corelog_protocol::message::{
+    Encoder, HelloReply, Message, PartitionPlace, TopicCreate, TopicCreateReply, TopicSettings,
+};
+
+use super::wire;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A connection that asks one thing at a time.
+pub struct Admin {
+    socket: TcpStream,
+    received: Vec<u8>,
+    correlation: u64,
+    pub broker: HelloReply,
+}
+
+impl Admin {
+    pub fn connect(address: SocketAddr, shard: ShardId) -> io::Result<Self> {
+        let mut socket = TcpStream::connect_timeout(&address, PATIENCE)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.write_all(&wire::opening(shard))?;
+        let mut received = Vec::new();
+        let control = read_frame(&mut socket, &mut received, FrameKind::HelloReply)?;
+        let broker = HelloReply::decode(&control).map_err(io::Error::other)?;
+        Ok(Self { socket, received, correlation: 0, broker })
+    }
+
+    pub fn create_topic(&mut self, name: &str, partitions: u32) -> io::Result<Vec<PartitionPlace>> {
+        let settings =
+            TopicSettings { partitions, replicas: 0, retention_ms: None, retention_bytes: None };
+        let request = TopicCreate { name: name.to_owned(), settings, timeout_ms: 10_000 };
+        let control = self.ask(&request, FrameKind::TopicCreateReply)?;
+        let reply = TopicCreateReply::decode(&control).map_err(io::Error::other)?;
+        Ok(reply.topic.places)
+    }
+
+    fn ask(&mut self, request: &impl Message, expected: FrameKind) -> io::Result<Vec<u8>> {
+        self.correlation += 1;
+        let mut encoder = Encoder::new();
+        self.socket.write_all(encoder.encode(request, self.correlation))?;
+        read_frame(&mut self.socket, &mut self.received, expected)
+    }
+}
+
+/// The control part of the next frame, which must be of this kind.
+fn read_frame(
+    socket: &mut TcpStream,
+    received: &mut Vec<u8>,
+    expected: FrameKind,
+) -> io::Result<Vec<u8>> {
+    loop {
+        if let Some(frame) = wire::frame(received).map_err(io::Error::other)? {
+            if frame.kind == FrameKind::Error {
+                return Err(io::Error::other(wire::error_text(frame.control)));
+            }
+            if frame.kind != expected {
+                return Err(io::Error::other(format!("{expected} expected, got {}", frame.kind)));
+            }
+            let control = frame.control.to_vec();
+            let bytes = frame.bytes;
+            received.drain(..bytes);
+            return Ok(control);
+        }
+        let mut bytes = [0; 4096];
+        let count = socket.read(&mut bytes)?;
+        if count == 0 {
+            return Err(io::Error::other("the broker closed the connection"));
+        }
+        received.extend_from_slice(&bytes[..count]);
+    }
+}
