@@ -227,3 +227,89 @@ impl ProduceAck {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generated::produce as wire;
+
+    #[test]
+    fn the_layout_is_that_of_the_schema() {
+        assert_eq!(size_of::<wire::Produce>(), Produce::CONTROL_BYTES);
+        for want_stages in [false, true] {
+            let ours = Produce {
+                partition: PartitionId(0x0403_0201),
+                timeout_ms: 0x0807_0605,
+                durability: Durability::LeaderDurable,
+                want_stages,
+            };
+            let theirs = wire::Produce::new(0x0403_0201, 0x0807_0605, 2, want_stages.into(), 0, 0);
+            assert_eq!(ours.encode(), theirs.0);
+            assert_eq!(Produce::decode(&theirs.0), Ok(ours));
+        }
+
+        assert_eq!(size_of::<wire::ProduceAck>(), ProduceAck::CONTROL_BYTES);
+        let ns = [1, 2, 3, 4, 5, 6, 7, u32::MAX];
+        let ours = ProduceAck {
+            base_offset: Offset(0x0807_0605_0403_0201),
+            epoch: Epoch(0x1817_1615_1413_1211),
+            append_time: -0x2827_2625_2423_2221,
+            partition: PartitionId(0x3433_3231),
+            record_count: 0x4443_4241,
+            level: Durability::QuorumMemory,
+            stages: Some(StageTimes::from_array(ns)),
+        };
+        let theirs = wire::ProduceAck::new(
+            0x0807_0605_0403_0201,
+            0x1817_1615_1413_1211,
+            -0x2827_2625_2423_2221,
+            0x3433_3231,
+            0x4443_4241,
+            &ns,
+            3,
+            1,
+            0,
+            0,
+        );
+        assert_eq!(ours.encode(), theirs.0);
+        assert_eq!(ProduceAck::decode(&theirs.0), Ok(ours));
+    }
+
+    #[test]
+    fn every_field_out_of_bounds_is_malformed() {
+        let sound = Produce {
+            partition: PartitionId(7),
+            timeout_ms: 0,
+            durability: Durability::None,
+            want_stages: false,
+        }
+        .encode();
+        for (at, value) in [(8, 5), (8, 255), (9, 2), (9, 0x80), (10, 1), (11, 1), (12, 1), (15, 1)]
+        {
+            let mut bytes = sound;
+            bytes[at] = value;
+            assert!(Produce::decode(&bytes).is_err(), "byte {at} = {value}");
+        }
+
+        let sound = ProduceAck {
+            base_offset: Offset(0),
+            epoch: Epoch(1),
+            append_time: 0,
+            partition: PartitionId(7),
+            record_count: 1,
+            level: Durability::LeaderMemory,
+            stages: None,
+        };
+        let bytes = sound.encode();
+        assert_eq!(ProduceAck::decode(&bytes), Ok(sound));
+        // Stage times without their flag, level, flags, reserved.
+        for (at, value) in [(32, 1), (63, 1), (64, 5), (65, 2), (66, 1), (67, 1), (68, 1), (71, 1)]
+        {
+            let mut bytes = bytes;
+            bytes[at] = value;
+            assert!(ProduceAck::decode(&bytes).is_err(), "byte {at} = {value}");
+        }
+        let overflow = ProduceAck { base_offset: Offset(u64::MAX), ..sound }.encode();
+        assert!(ProduceAck::decode(&overflow).is_err());
+    }
+}

@@ -44,6 +44,9 @@ pub enum PushError {
     TooLarge { bytes: usize, bytes_max: usize },
     /// Its timestamp is more than half of all time away from the first one: send this batch first.
     TimestampSpread,
+    /// More headers than [`HEADERS_PER_RECORD_MAX`](super::HEADERS_PER_RECORD_MAX), or a name
+    /// longer than [`HEADER_NAME_BYTES_MAX`](super::HEADER_NAME_BYTES_MAX).
+    Headers,
 }
 
 impl BatchBuilder {
@@ -83,6 +86,9 @@ impl BatchBuilder {
 
     /// Adds a record, or leaves the batch as it was.
     pub fn push(&mut self, record: &NewRecord<'_>) -> Result<(), PushError> {
+        if !record.headers_are_in_bounds() {
+            return Err(PushError::Headers);
+        }
         let first = self.record_count == 0;
         let base_timestamp = if first { record.timestamp } else { self.base_timestamp };
         let Some(delta) = record.timestamp.checked_sub(base_timestamp) else {
@@ -174,6 +180,7 @@ impl fmt::Display for PushError {
             Self::TooLarge { bytes, bytes_max } => {
                 write!(f, "a batch with this record has {bytes} bytes, above {bytes_max}")
             }
+            Self::Headers => f.write_str("too many headers, or a name too long"),
             Self::TimestampSpread => f.write_str("timestamps too far apart for one batch"),
         }
     }

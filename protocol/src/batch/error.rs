@@ -43,8 +43,10 @@ pub enum RecordFault {
     Varint,
     /// Its timestamp overflows, or lies above the batch's greatest.
     Timestamp,
-    /// A header's name is not UTF-8.
+    /// A header's name is not UTF-8, or too long.
     HeaderName,
+    /// Too many headers.
+    HeaderCount,
     /// Its parts do not fill its length exactly.
     Length,
 }
@@ -96,7 +98,8 @@ impl fmt::Display for RecordFault {
             Self::Truncated => "ends before it is complete",
             Self::Varint => "a number is too large or not in its shortest form",
             Self::Timestamp => "timestamp out of bounds",
-            Self::HeaderName => "a header name is not UTF-8",
+            Self::HeaderName => "a header name is not UTF-8 or too long",
+            Self::HeaderCount => "too many headers",
             Self::Length => "its parts do not fill its length",
         })
     }

@@ -17,6 +17,8 @@ mod check;
 mod error;
 mod header;
 mod record;
+#[cfg(test)]
+mod tests;
 mod varint;
 mod view;
 
@@ -27,5 +29,8 @@ pub use header::{
     BATCH_FORMAT, BATCH_HEADER_BYTES, BatchHeader, Compression, RECORD_BYTES_MIN,
     RECORDS_PER_BATCH_MAX,
 };
-pub use record::{Header, Headers, NewRecord, Record, record_bytes_max};
+pub use record::{
+    HEADER_NAME_BYTES_MAX, HEADERS_PER_RECORD_MAX, Header, Headers, NewRecord, Record,
+    record_bytes_max,
+};
 pub use view::{BatchView, Records};

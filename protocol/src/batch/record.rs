@@ -11,10 +11,17 @@ use std::iter::FusedIterator;
 use super::error::RecordFault;
 use super::varint::{VARINT_BYTES_MAX, put_varint, take_varint, unzigzag, varint_bytes, zigzag};
 
+/// Headers of a record.
+pub const HEADERS_PER_RECORD_MAX: usize = 256;
+
+/// A header's name. 256 names of 255 bytes are just below 64 KiB, so that checking a single record
+/// stays within what a step may touch.
+pub const HEADER_NAME_BYTES_MAX: usize = 255;
+
 /// A name and perhaps a value, beside the record's own value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header<'a> {
-    /// Any UTF-8. Names may repeat.
+    /// Any UTF-8 of at most [`HEADER_NAME_BYTES_MAX`]. Names may repeat.
     pub name: &'a str,
     /// `None` is null, which differs from empty.
     pub value: Option<&'a [u8]>,
@@ -29,7 +36,7 @@ pub struct NewRecord<'a> {
     pub key: Option<&'a [u8]>,
     /// `None` is null, which differs from empty. With a key: a deletion, where keys are compacted.
     pub value: Option<&'a [u8]>,
-    /// In order.
+    /// In order. At most [`HEADERS_PER_RECORD_MAX`].
     pub headers: &'a [Header<'a>],
 }
 
@@ -50,7 +57,7 @@ pub struct Record<'a> {
 /// The headers of a record, in order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Headers<'a> {
-    remaining: u64,
+    remaining: u16,
     /// Walked once when the record was read: well-formed.
     bytes: &'a [u8],
 }
@@ -78,6 +85,11 @@ fn nullable_bytes(bytes: Option<&[u8]>) -> usize {
 }
 
 impl NewRecord<'_> {
+    pub(crate) fn headers_are_in_bounds(&self) -> bool {
+        self.headers.len() <= HEADERS_PER_RECORD_MAX
+            && self.headers.iter().all(|header| header.name.len() <= HEADER_NAME_BYTES_MAX)
+    }
+
     /// Bytes after the length, and with it.
     pub(crate) fn encoded_bytes(&self, timestamp_delta: i64) -> (usize, usize) {
         let headers: usize = self
@@ -144,9 +156,11 @@ impl<'a> Record<'a> {
         let key = take_nullable(&mut inner)?;
         let value = take_nullable(&mut inner)?;
         let count = take_part(&mut inner)?;
-        let headers = Headers { remaining: count, bytes: inner };
+        if count > HEADERS_PER_RECORD_MAX as u64 {
+            return Err(RecordFault::HeaderCount);
+        }
+        let headers = Headers { remaining: count as u16, bytes: inner };
         for _ in 0..count {
-            // Each takes two bytes or more, so a large count ends soon.
             take_header(&mut inner)?;
         }
         if !inner.is_empty() {
@@ -182,6 +196,9 @@ fn take_nullable<'a>(inner: &mut &'a [u8]) -> Result<Option<&'a [u8]>, RecordFau
 #[inline]
 fn take_header<'a>(inner: &mut &'a [u8]) -> Result<Header<'a>, RecordFault> {
     let len = take_part(inner)?;
+    if len > HEADER_NAME_BYTES_MAX as u64 {
+        return Err(RecordFault::HeaderName);
+    }
     let name = split(inner, len).ok_or(RecordFault::Length)?;
     let name = str::from_utf8(name).map_err(|_| RecordFault::HeaderName)?;
     let value = take_nullable(inner)?;
@@ -210,7 +227,7 @@ impl<'a> Iterator for Headers<'a> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let remaining = self.remaining as usize;
+        let remaining = usize::from(self.remaining);
         (remaining, Some(remaining))
     }
 }

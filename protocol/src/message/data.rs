@@ -116,7 +116,9 @@ impl FetchReply {
         let partitions = table.partitions().unwrap_or_default();
         check(partitions.len() <= FETCH_PARTITIONS_MAX, "fetch reply: too many partitions")?;
         let partitions = partitions.iter().map(fetched_from_wire).collect::<Result<_, _>>()?;
-        Ok(Self { partitions })
+        let reply = Self { partitions };
+        check(u32::try_from(reply.payload_bytes()).is_ok(), "fetch reply: bytes")?;
+        Ok(reply)
     }
 
     /// The entries of each partition, if the payload has exactly the bytes that were announced.

@@ -12,6 +12,8 @@
 mod data;
 mod session;
 mod status;
+#[cfg(test)]
+mod tests;
 mod topics;
 
 use std::fmt;

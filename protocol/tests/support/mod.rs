@@ -1,0 +1,330 @@
+//! One sample of every message and every state of its optional fields, and random numbers.
+
+#![allow(dead_code, reason = "each test uses a part")]
+
+use corelog_protocol::batch::{BatchBuilder, Header, NewRecord};
+use corelog_protocol::entry::{EntryHeader, EntryKind};
+use corelog_protocol::ids::*;
+use corelog_protocol::message::*;
+use corelog_protocol::preamble::Preamble;
+use corelog_protocol::produce::{Produce, ProduceAck, StageTimes};
+use corelog_protocol::{Durability, ErrorCode};
+
+/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in `0..bound`.
+    pub fn below(&mut self, bound: usize) -> usize {
+        ((u128::from(self.next()) * bound as u128) >> 64) as usize
+    }
+
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.next() as u8).collect()
+    }
+}
+
+/// Prints the seed first, so that a failure can be repeated: `CORELOG_SEED=… cargo test`.
+pub fn seeded(test: &str) -> Random {
+    let seed = std::env::var("CORELOG_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7);
+    println!("{test}: CORELOG_SEED={seed}");
+    Random(seed)
+}
+
+pub fn preamble() -> Preamble {
+    Preamble { shard: ShardId(3) }
+}
+
+pub fn produce() -> Produce {
+    Produce {
+        partition: PartitionId(0x0403_0201),
+        timeout_ms: 30_000,
+        durability: Durability::QuorumDurable,
+        want_stages: true,
+    }
+}
+
+pub fn produce_ack() -> ProduceAck {
+    ProduceAck {
+        base_offset: Offset(0x0102_0304_0506_0708),
+        epoch: Epoch(9),
+        append_time: 1_800_000_000_123,
+        partition: PartitionId(7),
+        record_count: 64,
+        level: Durability::LeaderDurable,
+        stages: Some(StageTimes::from_array([1, 20, 300, 4_000, 50_000, 0, 0, 600_000])),
+    }
+}
+
+pub fn entry_header() -> EntryHeader {
+    EntryHeader {
+        kind: EntryKind::Batch,
+        body_len: 4_097,
+        record_count: 10,
+        partition: PartitionId(7),
+        body_crc: 0xdead_beef,
+        lsn: Lsn(1_000_000),
+        epoch: Epoch(3),
+        base_offset: Offset(123_456_789),
+        append_time: 1_800_000_000_123,
+        lane: LaneId(5),
+    }
+}
+
+/// Three records: bare, with key and value, with everything; empty and null both occur.
+pub fn batch() -> Vec<u8> {
+    let mut builder = BatchBuilder::new(1 << 20, 100);
+    let base = 1_800_000_000_000;
+    builder.push(&NewRecord { timestamp: base, ..NewRecord::default() }).unwrap();
+    let record = NewRecord {
+        timestamp: base - 5,
+        key: Some(b"key"),
+        value: Some(b"value"),
+        ..NewRecord::default()
+    };
+    builder.push(&record).unwrap();
+    let headers = [
+        Header { name: "trace", value: Some(b"abc") },
+        Header { name: "größe", value: None },
+        Header { name: "", value: Some(b"") },
+    ];
+    let record = NewRecord {
+        timestamp: base + 1000,
+        key: Some(b""),
+        value: Some(&[0xff; 200]),
+        headers: &headers,
+    };
+    builder.push(&record).unwrap();
+    builder.set_producer(ProducerId(77), 2, 1_000);
+    builder.finish().to_vec()
+}
+
+pub fn hello() -> Hello {
+    Hello {
+        version_min: 1,
+        version_max: 2,
+        client_name: "billing".into(),
+        client_software: "corelog-rust 0.1.0".into(),
+        cluster: Some(ClusterId(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100)),
+        incarnation: Some(Incarnation(11)),
+        mechanism: "none".into(),
+        credentials: vec![1, 2, 3],
+    }
+}
+
+pub fn hello_bare() -> Hello {
+    Hello {
+        version_min: 1,
+        version_max: 1,
+        client_name: String::new(),
+        client_software: String::new(),
+        cluster: None,
+        incarnation: None,
+        mechanism: String::new(),
+        credentials: Vec::new(),
+    }
+}
+
+pub fn hello_reply() -> HelloReply {
+    HelloReply {
+        version: 1,
+        cluster: ClusterId(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100),
+        incarnation: Incarnation(11),
+        shard: ShardId(1),
+        shards: 2,
+        frame_bytes_max: 1 << 20,
+        software: "corelogd 0.1.0".into(),
+    }
+}
+
+pub fn error() -> ErrorReply {
+    ErrorReply {
+        code: ErrorCode::Overloaded,
+        request_kind: 16,
+        retry_after_ms: 50,
+        versions: (0, 0),
+        topic: Some("orders".into()),
+        partition: Some(PartitionId(7)),
+        offset: Some(Offset(42)),
+        message: "no memory for the batch".into(),
+    }
+}
+
+pub fn error_bare() -> ErrorReply {
+    let mut error = ErrorReply::new(ErrorCode::Unsupported, 255, "");
+    error.versions = (1, 1);
+    error
+}
+
+pub fn fetch() -> Fetch {
+    Fetch {
+        wait_max_ms: 500,
+        bytes_min: 1,
+        bytes_max: 1 << 20,
+        partitions: vec![
+            FetchPartition { partition: PartitionId(7), offset: Offset(42), bytes_max: 65_536 },
+            FetchPartition { partition: PartitionId(8), offset: Offset(0), bytes_max: 65_536 },
+        ],
+    }
+}
+
+pub fn fetch_reply() -> FetchReply {
+    FetchReply {
+        partitions: vec![
+            FetchedPartition {
+                partition: PartitionId(7),
+                error: None,
+                log_start: Offset(10),
+                committed_end: Offset(52),
+                bytes: 128,
+                corrupt: Some(Offset(44)..Offset(46)),
+            },
+            FetchedPartition {
+                partition: PartitionId(8),
+                error: Some(ErrorCode::UnknownPartition),
+                log_start: Offset(0),
+                committed_end: Offset(0),
+                bytes: 0,
+                corrupt: None,
+            },
+        ],
+    }
+}
+
+pub fn offsets() -> Offsets {
+    Offsets {
+        partitions: vec![
+            OffsetsQuery { partition: PartitionId(7), timestamp: None },
+            OffsetsQuery { partition: PartitionId(8), timestamp: Some(-1) },
+        ],
+    }
+}
+
+pub fn offsets_reply() -> OffsetsReply {
+    OffsetsReply {
+        partitions: vec![
+            OffsetsAnswer {
+                partition: PartitionId(7),
+                error: None,
+                log_start: Offset(10),
+                committed_end: Offset(52),
+                offset_at: None,
+            },
+            OffsetsAnswer {
+                partition: PartitionId(8),
+                error: Some(ErrorCode::Recovering),
+                log_start: Offset(0),
+                committed_end: Offset(9),
+                offset_at: Some(Offset(0)),
+            },
+        ],
+    }
+}
+
+fn topic_info() -> TopicInfo {
+    let place = |partition, shard| PartitionPlace {
+        partition: PartitionId(partition),
+        lane: LaneId(u32::from(shard) + 1),
+        broker: 0,
+        shard: ShardId(shard),
+        epoch: Epoch(4),
+    };
+    TopicInfo {
+        id: TopicId(5),
+        name: "orders".into(),
+        settings: TopicSettings {
+            partitions: 2,
+            replicas: 3,
+            retention_ms: Some(604_800_000),
+            retention_bytes: None,
+        },
+        places: vec![place(7, 0), place(8, 1)],
+    }
+}
+
+pub fn topic_create() -> TopicCreate {
+    TopicCreate { name: "orders".into(), settings: topic_info().settings, timeout_ms: 5_000 }
+}
+
+pub fn topic_create_reply() -> TopicCreateReply {
+    TopicCreateReply { topic: topic_info() }
+}
+
+pub fn topic_list() -> TopicList {
+    TopicList { after: "invoices".into(), count_max: 100 }
+}
+
+pub fn topic_list_reply() -> TopicListReply {
+    let summary = |id, name: &str| TopicSummary {
+        id: TopicId(id),
+        name: name.into(),
+        partitions: 2,
+        replicas: 1,
+    };
+    TopicListReply { topics: vec![summary(5, "orders"), summary(9, "payments")], more: true }
+}
+
+pub fn topic_describe() -> TopicDescribe {
+    TopicDescribe { name: "orders".into() }
+}
+
+pub fn topic_describe_reply() -> TopicDescribeReply {
+    TopicDescribeReply { topic: topic_info() }
+}
+
+pub fn topic_delete() -> TopicDelete {
+    TopicDelete { name: "orders".into(), timeout_ms: 5_000 }
+}
+
+pub fn topic_delete_reply() -> TopicDeleteReply {
+    TopicDeleteReply { id: TopicId(5) }
+}
+
+pub fn status() -> Status {
+    Status { prefix: "requests_".into() }
+}
+
+pub fn status_reply() -> StatusReply {
+    StatusReply {
+        uptime_ms: 60_000,
+        names: vec!["requests".into(), "requests_forwarded".into()],
+        shards: vec![
+            ShardCounters { shard: ShardId(0), values: vec![1_000, 0] },
+            ShardCounters { shard: ShardId(1), values: vec![u64::MAX, 3] },
+        ],
+    }
+}
+
+/// Calls a macro with every message that is a table: golden name, type, sample.
+#[macro_export]
+macro_rules! for_each_table {
+    ($call:ident) => {
+        $call!("hello", Hello, support::hello());
+        $call!("hello_bare", Hello, support::hello_bare());
+        $call!("hello_reply", HelloReply, support::hello_reply());
+        $call!("error", ErrorReply, support::error());
+        $call!("error_bare", ErrorReply, support::error_bare());
+        $call!("fetch", Fetch, support::fetch());
+        $call!("fetch_reply", FetchReply, support::fetch_reply());
+        $call!("offsets", Offsets, support::offsets());
+        $call!("offsets_reply", OffsetsReply, support::offsets_reply());
+        $call!("topic_create", TopicCreate, support::topic_create());
+        $call!("topic_create_reply", TopicCreateReply, support::topic_create_reply());
+        $call!("topic_list", TopicList, support::topic_list());
+        $call!("topic_list_reply", TopicListReply, support::topic_list_reply());
+        $call!("topic_describe", TopicDescribe, support::topic_describe());
+        $call!("topic_describe_reply", TopicDescribeReply, support::topic_describe_reply());
+        $call!("topic_delete", TopicDelete, support::topic_delete());
+        $call!("topic_delete_reply", TopicDeleteReply, support::topic_delete_reply());
+        $call!("status", Status, support::status());
+        $call!("status_reply", StatusReply, support::status_reply());
+    };
+}
