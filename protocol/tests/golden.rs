@@ -7,7 +7,6 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 
@@ -24,24 +23,6 @@ fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
 }
 
-/// `0010  43 4c 46 31 01 01 00 00  2c 00 00 00 00 00 00 00  CLF1....,.......`
-fn to_hex(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for (row, bytes) in bytes.chunks(16).enumerate() {
-        write!(text, "{:04x} ", row * 16).unwrap();
-        for half in bytes.chunks(8) {
-            half.iter().for_each(|byte| write!(text, " {byte:02x}").unwrap());
-            text.push(' ');
-        }
-        let column = text.len() - text.rfind('\n').map_or(0, |end| end + 1);
-        text.extend(std::iter::repeat_n(' ', 56 - column));
-        let printable = |&byte: &u8| if byte.is_ascii_graphic() { byte as char } else { '.' };
-        text.extend(bytes.iter().map(printable));
-        text.push('\n');
-    }
-    text
-}
-
 fn from_hex(text: &str) -> Vec<u8> {
     let bytes_of = |line: &str| {
         let digits: Vec<_> = line[6..56].split_whitespace().map(str::to_owned).collect();
@@ -55,10 +36,10 @@ fn golden(name: &str, encoded: &[u8]) -> Vec<u8> {
     let path = folder().join(format!("{name}.hex"));
     if !path.exists() && std::env::var("CORELOG_GOLDEN").is_ok_and(|value| value == "write") {
         fs::create_dir_all(folder()).unwrap();
-        fs::write(&path, to_hex(encoded)).unwrap();
+        fs::write(&path, support::to_hex(encoded)).unwrap();
     }
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
-    assert_eq!(to_hex(encoded), text, "{name}: encoding has changed");
+    assert_eq!(support::to_hex(encoded), text, "{name}: encoding has changed");
     let bytes = from_hex(&text);
     assert_eq!(bytes, encoded);
     bytes

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
+use std::fmt::Write as _;
+
 use corelog_protocol::batch::{BatchBuilder, Header, NewRecord};
 use corelog_protocol::entry::{EntryHeader, EntryKind};
 use corelog_protocol::ids::*;
@@ -9,6 +11,24 @@ use corelog_protocol::message::*;
 use corelog_protocol::preamble::Preamble;
 use corelog_protocol::produce::{Produce, ProduceAck, StageTimes};
 use corelog_protocol::{Durability, ErrorCode};
+
+/// `0010  43 4c 46 31 01 01 00 00  2c 00 00 00 00 00 00 00  CLF1....,.......`
+pub fn to_hex(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for (row, bytes) in bytes.chunks(16).enumerate() {
+        write!(text, "{:04x} ", row * 16).unwrap();
+        for half in bytes.chunks(8) {
+            half.iter().for_each(|byte| write!(text, " {byte:02x}").unwrap());
+            text.push(' ');
+        }
+        let column = text.len() - text.rfind('\n').map_or(0, |end| end + 1);
+        text.extend(std::iter::repeat_n(' ', 56 - column));
+        let printable = |&byte: &u8| if byte.is_ascii_graphic() { byte as char } else { '.' };
+        text.extend(bytes.iter().map(printable));
+        text.push('\n');
+    }
+    text
+}
 
 /// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
 pub struct Random(pub u64);
