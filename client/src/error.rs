@@ -1,5 +1,6 @@
 //! What can go wrong, and what the caller may conclude from it.
 
+use corelog_protocol::ErrorCode;
 use corelog_protocol::ids::Offset;
 use std::fmt;
 use std::sync::Arc;
@@ -63,13 +64,7 @@ pub enum Error {
 /// An error that the broker answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refusal {
-    /// The code as sent; its name and meaning are in the protocol's `ErrorCode`.
-    pub code: u16,
-    pub name: &'static str,
-    /// Nothing was or will be done.
-    pub definite: bool,
-    /// The same request may succeed later.
-    pub may_retry: bool,
+    pub code: ErrorCode,
     /// The broker's hint, 0 if none.
     pub retry_after_ms: u32,
     pub message: Box<str>,
@@ -82,7 +77,7 @@ impl Error {
         match self {
             Self::ConnectionLost | Self::Protocol(_) => false,
             Self::DeadlineExceeded { sent } => !sent,
-            Self::Refused(refusal) => refusal.definite,
+            Self::Refused(refusal) => refusal.code.is_definite(),
             _ => true,
         }
     }
@@ -96,7 +91,7 @@ impl Error {
             | Self::ConnectionLost
             | Self::Unreachable
             | Self::Protocol(_) => true,
-            Self::Refused(refusal) => refusal.may_retry,
+            Self::Refused(refusal) => refusal.code.may_retry(),
             _ => false,
         }
     }
@@ -123,7 +118,7 @@ impl fmt::Display for Error {
             }
             Self::Unreachable => f.write_str("no broker could be reached"),
             Self::Refused(refusal) => {
-                write!(f, "the broker refused: {}: {}", refusal.name, refusal.message)
+                write!(f, "the broker refused: {}: {}", refusal.code, refusal.message)
             }
             Self::Protocol(what) => write!(f, "the broker broke the protocol: {what}"),
             Self::OffsetOutOfRange { asked, log_start, committed_end } => {

@@ -1,6 +1,7 @@
 //! A record on its way to the broker: borrowed, and copied once, into its batch.
 
 use crate::Durability;
+use corelog_protocol::batch::Header;
 
 /// A record to be sent. Borrows everything: it is copied once, into the batch that is sent.
 ///
@@ -16,7 +17,7 @@ pub struct Record<'a> {
     pub key: Option<&'a [u8]>,
     /// None is a tombstone, which differs from an empty value.
     pub value: Option<&'a [u8]>,
-    pub headers: &'a [(&'a str, Option<&'a [u8]>)],
+    pub headers: &'a [Header<'a>],
     /// Milliseconds since the Unix epoch. None: the time of the call.
     pub timestamp_ms: Option<i64>,
     /// None: the producer's default.
@@ -59,7 +60,7 @@ impl<'a> Record<'a> {
     }
 
     #[must_use]
-    pub const fn headers(mut self, headers: &'a [(&'a str, Option<&'a [u8]>)]) -> Self {
+    pub const fn headers(mut self, headers: &'a [Header<'a>]) -> Self {
         self.headers = headers;
         self
     }

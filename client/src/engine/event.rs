@@ -1,9 +1,10 @@
 //! What happens to the engine, and what it orders. See `mod.rs` for the rules of both.
 
-use super::consumer::ConsumerId;
+use super::fetch::ConsumerId;
 use super::{AdminReply, FlushId, LinkId, RequestId};
-use crate::{Durability, Error, Stages};
+use crate::{Durability, Error, StageTimes};
 use corelog_protocol::ids::{Offset, ShardId};
+use corelog_protocol::produce::Produce;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -57,15 +58,34 @@ pub type Effects<T> = Vec<Effect<T>>;
 /// is known. A driver sends both with one vectored call.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
-    pub(crate) head: Vec<u8>,
-    pub(crate) body: Option<Arc<Vec<u8>>>,
+    head: Head,
+    body: Option<Arc<Vec<u8>>>,
+}
+
+#[derive(Clone, Debug)]
+enum Head {
+    /// Of a produce request: no allocation for it.
+    Produce([u8; Produce::HEAD_BYTES]),
+    Frames(Vec<u8>),
 }
 
 impl Outgoing {
+    pub(crate) fn frames(bytes: Vec<u8>) -> Self {
+        Self { head: Head::Frames(bytes), body: None }
+    }
+
+    pub(crate) fn produce(head: [u8; Produce::HEAD_BYTES], batch: Arc<Vec<u8>>) -> Self {
+        Self { head: Head::Produce(head), body: Some(batch) }
+    }
+
     /// The two pieces, in order. Either may be empty.
     #[must_use]
     pub fn pieces(&self) -> [&[u8]; 2] {
-        [&self.head, self.body.as_ref().map_or(&[][..], |body| &body[..])]
+        let head = match &self.head {
+            Head::Produce(bytes) => &bytes[..],
+            Head::Frames(bytes) => bytes,
+        };
+        [head, self.body.as_ref().map_or(&[][..], |body| &body[..])]
     }
 
     /// Bytes of both pieces.
@@ -92,7 +112,7 @@ pub struct Delivered<T> {
     /// When the leader appended it, ms since the Unix epoch. 0 at level `none`.
     pub append_time_ms: i64,
     /// Where the time went at the broker, if a record of the batch asked.
-    pub stages: Option<Stages>,
+    pub stages: Option<StageTimes>,
     pub tokens: Vec<T>,
 }
 

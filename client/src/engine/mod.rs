@@ -10,17 +10,36 @@
 //!
 //! The same calls with the same times and the same seed give the same effects.
 
+mod accept;
+mod admin;
+mod batches;
 pub mod config;
-pub mod consumer;
+mod door;
 pub mod event;
+pub mod fetch;
+mod links;
+mod produce;
+mod queue;
+mod random;
 pub mod time;
+mod timers;
+mod topics;
+mod wire;
 
+pub use admin::{AdminReply, AdminRequest, PartitionOffsets};
 pub use config::{Config, ConsumerConfig, ProducerConfig};
-pub use consumer::{AssignmentId, ConsumerId, Fetched, FetchedBatch, Position};
 pub use event::{Delivered, Effect, Effects, Event, Failed, Outgoing};
+pub use fetch::{AssignmentId, ConsumerId, Fetched, FetchedBatch, FetchedRecord, Position};
 pub use time::{Monotonic, Now};
 
 use crate::{Error, Record};
+use corelog_protocol::ids::ShardId;
+use door::Door;
+use produce::Producer;
+use random::Random;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use topics::Topic;
 
 /// One connection, as the engine names it. Never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -34,77 +53,15 @@ pub struct FlushId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RequestId(pub u64);
 
-/// Something asked of the cluster rather than of a partition's data.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum AdminRequest {
-    CreateTopic {
-        name: String,
-        settings: TopicSettings,
-    },
-    ListTopics,
-    DescribeTopic {
-        name: String,
-    },
-    DeleteTopic {
-        name: String,
-    },
-    /// The bounds of a partition, and where `at` lies in it.
-    Offsets {
-        topic: String,
-        partition: u32,
-        at: Position,
-    },
-    /// The broker's counters.
-    Status,
-}
+/// Where the metadata lives: on the first shard of a broker.
+const METADATA_SHARD: ShardId = ShardId(0);
 
-/// What a topic is made with.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TopicSettings {
-    pub partitions: u32,
-    /// Milliseconds. None: for ever.
-    pub retention_ms: Option<u64>,
-    /// Bytes per partition. None: no bound.
-    pub retention_bytes: Option<u64>,
-}
+/// Doors that are kept apart. Shards beyond share the door "any": a broker that invents shard
+/// numbers cannot make the client open 65,535 connections.
+const DOORS_MAX: usize = 1024;
 
-/// The answer to an [`AdminRequest`].
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum AdminReply {
-    Created(TopicDescription),
-    Topics(Vec<TopicSummary>),
-    Topic(TopicDescription),
-    Deleted,
-    Offsets {
-        log_start: u64,
-        committed_end: u64,
-        found: u64,
-    },
-    /// (shard, counter, value), as the broker lists them.
-    Status(Vec<(u16, String, u64)>),
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TopicSummary {
-    pub name: String,
-    pub partitions: u32,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TopicDescription {
-    pub name: String,
-    pub topic: u32,
-    /// By partition, from 0.
-    pub partitions: Vec<PartitionPlace>,
-}
-
-/// Where a partition lives.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PartitionPlace {
-    pub id: u32,
-    pub lane: u32,
-    pub shard: u16,
-}
+/// How long to wait before a retriable refusal without a hint is tried again, ns.
+const RETRY_NANOS: u64 = 20 * time::MILLIS;
 
 /// What the engine counted since it was made.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -118,6 +75,8 @@ pub struct Counters {
     pub bytes_sent: u64,
     pub bytes_received: u64,
     pub connects: u64,
+    /// Refusals of level `none`, of which no user is told.
+    pub records_refused_unanswered: u64,
     /// Connections closed because the broker broke the protocol.
     pub protocol_errors: u64,
 }
@@ -125,27 +84,87 @@ pub struct Counters {
 /// The state machine. `T` is the driver's token for a record: a handle, a callback, a number.
 #[derive(Debug)]
 pub struct Engine<T> {
-    tokens: Vec<T>,
+    config: Config,
+    random: Random,
+    counters: Counters,
+    is_closed: bool,
+    /// One for each shard that was ever needed. Few: they are found by a walk.
+    doors: Vec<Door>,
+    next_link: u64,
+    /// The address to try next.
+    address: usize,
+    topics: Vec<Topic<T>>,
+    topic_by_name: BTreeMap<Arc<str>, usize>,
+    producer: Producer<T>,
+    consumers: Vec<fetch::Consumer>,
+    assignments: BTreeMap<AssignmentId, fetch::Assignment>,
+    next_assignment: u64,
+    requests: BTreeMap<RequestId, admin::Asked>,
+    next_request: u64,
+    retries: BTreeSet<(Monotonic, Retry)>,
+}
+
+/// What is tried again at a time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Retry {
+    Queue(usize),
+    Topic(usize),
+    Assignment(AssignmentId),
+    Request(RequestId),
 }
 
 impl<T> Engine<T> {
-    /// `seed` only feeds the jitter of reconnects.
+    /// `seed` only feeds jitter: of reconnects, and of the partition where keyless records start.
+    ///
+    /// # Panics
+    /// If there is no address, or a bound of the settings is 0 where that makes no sense.
     #[must_use]
     pub fn new(config: Config, seed: u64) -> Self {
-        let _ = (config, seed);
-        unreachable!()
+        assert!(!config.addresses.is_empty(), "at least one address");
+        assert!(config.producer.window_batches > 0);
+        assert!(config.reconnect_nanos_min > 0);
+        assert!(config.reconnect_nanos_max >= config.reconnect_nanos_min);
+        let producer = Producer::new(&config.producer);
+        Self {
+            config,
+            random: Random::new(seed),
+            counters: Counters::default(),
+            is_closed: false,
+            doors: Vec::new(),
+            next_link: 1,
+            address: 0,
+            topics: Vec::new(),
+            topic_by_name: BTreeMap::new(),
+            producer,
+            consumers: Vec::new(),
+            assignments: BTreeMap::new(),
+            next_assignment: 1,
+            requests: BTreeMap::new(),
+            next_request: 1,
+            retries: BTreeSet::new(),
+        }
     }
 
     /// Tells what happened outside.
     pub fn on_event(&mut self, now: Now, event: Event<'_>, effects: &mut Effects<T>) {
-        let _ = (now, event, effects);
-        unreachable!()
+        if self.is_closed {
+            return;
+        }
+        match event {
+            Event::Connected { link } => self.on_connected(now, link, effects),
+            Event::Received { link, bytes } => self.on_received(now, link, bytes, effects),
+            Event::Sent { link, bytes } => self.on_sent(now, link, bytes, effects),
+            Event::Closed { link } => self.on_closed(now, link, effects),
+            Event::Timer => self.on_timer(now, effects),
+        }
+        self.pump_all(now, effects);
     }
 
     /// Accepts a record: from here on it is delivered or failed, once, within the delivery deadline.
     ///
     /// # Errors
-    /// With the token, if the record cannot be accepted: [`Error::Full`], `InvalidRecord`, `Closed`.
+    /// With the token, if the record is not accepted: [`Error::Full`], `InvalidRecord`,
+    /// `InvalidArgument`, `UnknownPartition`, `Closed`. Nothing has happened then.
     pub fn produce(
         &mut self,
         now: Now,
@@ -153,108 +172,59 @@ impl<T> Engine<T> {
         token: T,
         effects: &mut Effects<T>,
     ) -> Result<(), (Error, T)> {
-        let _ = (now, record, token, effects);
-        unreachable!()
+        self.accept(now, record, token, effects)
     }
 
-    /// Sends what lingers; [`Effect::Flushed`] comes when all that was accepted before is delivered or failed.
+    /// Sends what lingers; [`Effect::Flushed`] comes when all that was accepted before is delivered
+    /// or failed.
     pub fn flush(&mut self, now: Now, effects: &mut Effects<T>) -> FlushId {
-        let _ = (now, effects);
-        unreachable!()
+        self.begin_flush(now, effects)
     }
 
     /// A consumer: a group of assignments that share a budget and are taken together.
     pub fn consumer(&mut self, config: ConsumerConfig) -> ConsumerId {
-        let _ = config;
-        unreachable!()
+        self.consumers.push(fetch::Consumer::new(config));
+        ConsumerId(self.consumers.len() as u32 - 1)
     }
 
-    /// Starts to fetch a partition from `position`.
-    pub fn assign(
-        &mut self,
-        now: Now,
-        consumer: ConsumerId,
-        topic: &str,
-        partition: u32,
-        position: Position,
-        effects: &mut Effects<T>,
-    ) -> AssignmentId {
-        let _ = (now, consumer, topic, partition, position, effects);
-        unreachable!()
-    }
-
-    /// Ends an assignment; what it had fetched is dropped.
-    pub fn unassign(&mut self, now: Now, assignment: AssignmentId, effects: &mut Effects<T>) {
-        let _ = (now, assignment, effects);
-        unreachable!()
-    }
-
-    /// Goes on from `position`; what was fetched is dropped. Also clears an error.
-    pub fn seek(
-        &mut self,
-        now: Now,
-        assignment: AssignmentId,
-        position: Position,
-        effects: &mut Effects<T>,
-    ) {
-        let _ = (now, assignment, position, effects);
-        unreachable!()
-    }
-
-    /// Stops (true) or goes on with fetching and taking from an assignment. What is fetched stays.
-    pub fn pause(
-        &mut self,
-        now: Now,
-        assignment: AssignmentId,
-        paused: bool,
-        effects: &mut Effects<T>,
-    ) {
-        let _ = (now, assignment, paused, effects);
-        unreachable!()
-    }
-
-    /// The next batch or error of a consumer, in turn over its assignments, and makes room for more.
-    pub fn take(
-        &mut self,
-        now: Now,
-        consumer: ConsumerId,
-        effects: &mut Effects<T>,
-    ) -> Option<Fetched> {
-        let _ = (now, consumer, effects);
-        unreachable!()
-    }
-
-    /// Asks the cluster something. [`Effect::Answered`] comes by `deadline`.
-    pub fn request(
-        &mut self,
-        now: Now,
-        request: AdminRequest,
-        deadline: Monotonic,
-        effects: &mut Effects<T>,
-    ) -> RequestId {
-        let _ = (now, request, deadline, effects);
-        unreachable!()
-    }
-
-    /// When to tell [`Event::Timer`], if nothing else happens before.
-    #[must_use]
-    pub fn next_wake(&self) -> Option<Monotonic> {
-        unreachable!()
-    }
-
-    /// Fails everything outstanding and closes every connection. Afterwards all commands are refused.
+    /// Fails everything outstanding and closes every connection. Afterwards commands are refused
+    /// and events ignored.
     pub fn close(&mut self, now: Now, effects: &mut Effects<T>) {
-        let _ = (now, effects);
-        unreachable!()
+        if self.is_closed {
+            return;
+        }
+        for door in 0..self.doors.len() {
+            if let Some(link) = &self.doors[door].link {
+                effects.push(Effect::Close { link: link.id });
+                self.lose(now, door, effects);
+            }
+        }
+        self.is_closed = true;
+        self.fail_all_records(&Error::Closed, effects);
+        for request in std::mem::take(&mut self.requests).into_keys() {
+            effects.push(Effect::Answered { request, answer: Err(Error::Closed) });
+        }
     }
 
     #[must_use]
     pub fn counters(&self) -> &Counters {
-        unreachable!()
+        &self.counters
     }
 
-    /// Gives a token vector back for reuse, emptied: spares an allocation per batch.
-    pub fn recycle(&mut self, tokens: Vec<T>) {
-        self.tokens = tokens;
+    /// Bytes accepted and not yet delivered or failed, as counted against the budget.
+    #[must_use]
+    pub fn memory_used(&self) -> usize {
+        self.producer.memory_used
+    }
+
+    /// Gives a token vector back for reuse: spares an allocation per batch.
+    pub fn recycle(&mut self, mut tokens: Vec<T>) {
+        tokens.clear();
+        if self.producer.token_pool.len() < produce::POOL_MAX && tokens.capacity() > 0 {
+            self.producer.token_pool.push(tokens);
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

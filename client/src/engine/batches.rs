@@ -1,0 +1,287 @@
+//! What becomes of a batch: acknowledged, refused, lost, late. Ends in exactly one effect per
+//! record.
+
+use super::queue::{Batch, BatchState, Done};
+use super::time::{MILLIS, Now};
+use super::{Delivered, Effect, Effects, Engine, Failed, RETRY_NANOS};
+use crate::{Error, Refusal};
+use corelog_protocol::ErrorCode;
+use corelog_protocol::ids::PartitionId;
+use corelog_protocol::produce::ProduceAck;
+use std::sync::Arc;
+
+impl<T> Engine<T> {
+    /// Whether an ack says of a batch what an honest broker would say.
+    pub(super) fn is_ack_sound(
+        &self,
+        queue: usize,
+        id: u64,
+        partition: PartitionId,
+        ack: &ProduceAck,
+    ) -> bool {
+        let flying = &self.producer.queues[queue].flying;
+        let Some(batch) = flying.iter().find(|batch| batch.id == id) else { return true };
+        let level_reached = (!batch.level.is_durable() || ack.level.is_durable())
+            && (!batch.level.is_quorum() || ack.level.is_quorum());
+        ack.partition == partition && ack.record_count == batch.record_count && level_reached
+    }
+
+    pub(super) fn on_produce_ack(
+        &mut self,
+        now: Now,
+        at: usize,
+        id: u64,
+        ack: &ProduceAck,
+        effects: &mut Effects<T>,
+    ) {
+        let mut done = Vec::new();
+        let queue = &mut self.producer.queues[at];
+        if queue.flying.front().is_some_and(|batch| batch.id == id) {
+            // The usual case, without a list.
+            queue.is_narrow = false;
+            if let Some(batch) = queue.flying.pop_front() {
+                self.conclude(at, batch, Ok(Some(ack)), effects);
+            }
+        } else {
+            queue.on_appended(id, &mut done);
+            self.conclude_all(at, done, Some(ack), effects);
+        }
+        self.after_flight(now, at);
+    }
+
+    /// A level `none` batch is with the socket: that is all that was asked.
+    pub(super) fn on_handed_over(
+        &mut self,
+        now: Now,
+        at: usize,
+        id: u64,
+        effects: &mut Effects<T>,
+    ) {
+        let mut done = Vec::new();
+        self.producer.queues[at].on_appended(id, &mut done);
+        self.conclude_all(at, done, None, effects);
+        self.after_flight(now, at);
+    }
+
+    /// It may have been appended, and nobody will tell.
+    pub(super) fn on_produce_lost(
+        &mut self,
+        now: Now,
+        at: usize,
+        id: u64,
+        effects: &mut Effects<T>,
+    ) {
+        let mut done = Vec::new();
+        self.producer.queues[at].on_failed(id, Error::ConnectionLost, true, &mut done);
+        self.conclude_all(at, done, None, effects);
+        self.after_flight(now, at);
+    }
+
+    pub(super) fn on_produce_refused(
+        &mut self,
+        now: Now,
+        at: usize,
+        id: u64,
+        partition: PartitionId,
+        refusal: Refusal,
+        effects: &mut Effects<T>,
+    ) {
+        let queue = &mut self.producer.queues[at];
+        let topic = queue.topic;
+        let Some(batch) = queue.flying.iter().find(|batch| batch.id == id) else { return };
+        let code = refusal.code;
+        // A view of the metadata may lag behind: what the describe below says is final.
+        let place_unknown = matches!(
+            code,
+            ErrorCode::UnknownPartition
+                | ErrorCode::UnknownTopic
+                | ErrorCode::NotLeader
+                | ErrorCode::Moved
+        );
+        let hint = u64::from(refusal.retry_after_ms) * MILLIS;
+        let retry_nanos = if hint > 0 { hint } else { RETRY_NANOS };
+        let in_time = now.monotonic.after(retry_nanos) < batch.deadline;
+        let expired = batch.state == BatchState::Expired;
+        let retry =
+            code.is_definite() && (code.may_retry() || place_unknown) && in_time && !expired;
+        if place_unknown {
+            tracing::debug!(partition = partition.0, %code, "asking for places again");
+            self.describe_topic(topic);
+        }
+        let queue = &mut self.producer.queues[at];
+        if retry {
+            queue.on_refused(id, Error::Refused(refusal), retry_nanos);
+        } else {
+            let maybe_appended = !code.is_definite();
+            let mut done = Vec::new();
+            queue.on_failed(id, Error::Refused(refusal), maybe_appended, &mut done);
+            self.conclude_all(at, done, None, effects);
+        }
+        self.after_flight(now, at);
+    }
+
+    /// The connection was lost when the socket had taken `sent` bytes of its stream.
+    pub(super) fn on_queue_cut(
+        &mut self,
+        now: Now,
+        at: usize,
+        sent: u64,
+        effects: &mut Effects<T>,
+    ) {
+        let queue = &mut self.producer.queues[at];
+        let mut lost = Vec::new();
+        for batch in &mut queue.flying {
+            match batch.state {
+                BatchState::Sent { end } if end <= sent => lost.push(batch.id),
+                // It did not leave whole, so it cannot have been read.
+                BatchState::Sent { .. } => {
+                    batch.state = BatchState::Refused { error: Error::Unreachable, retry_nanos: 0 };
+                }
+                BatchState::Expired => lost.push(batch.id),
+                BatchState::Refused { .. } | BatchState::Waiting => {}
+            }
+        }
+        let mut done = Vec::new();
+        for id in lost {
+            queue.on_failed(id, Error::ConnectionLost, true, &mut done);
+        }
+        self.conclude_all(at, done, None, effects);
+        self.after_flight(now, at);
+    }
+
+    /// The delivery deadline of a batch has come, if the batch is still there.
+    pub(super) fn on_batch_deadline(
+        &mut self,
+        now: Now,
+        at: usize,
+        id: u64,
+        effects: &mut Effects<T>,
+    ) {
+        let connected = self.doors[self.producer.queues[at].door].is_open();
+        let queue = &mut self.producer.queues[at];
+        if let Some(place) = queue.waiting.iter().position(|batch| batch.id == id) {
+            if let Some(batch) = queue.waiting.remove(place) {
+                let error = match &batch.refusal {
+                    Some(refusal) if *refusal != Error::Unreachable => refusal.clone(),
+                    _ if connected => Error::DeadlineExceeded { sent: false },
+                    _ => Error::Unreachable,
+                };
+                self.conclude(at, batch, Err(error), effects);
+            }
+        } else if let Some(batch) = queue.flying.iter_mut().find(|batch| batch.id == id) {
+            match batch.state.clone() {
+                BatchState::Sent { .. } => {
+                    // Its place in the order stays taken until the answer comes or the connection goes.
+                    batch.state = BatchState::Expired;
+                    let tokens = std::mem::take(&mut batch.tokens);
+                    let flush = batch.flush;
+                    self.fail(at, tokens, flush, Error::DeadlineExceeded { sent: true }, effects);
+                }
+                BatchState::Refused { error, .. } => {
+                    let mut done = Vec::new();
+                    queue.on_failed(id, error, false, &mut done);
+                    self.conclude_all(at, done, None, effects);
+                }
+                BatchState::Expired | BatchState::Waiting => {}
+            }
+        }
+        self.after_flight(now, at);
+    }
+
+    fn after_flight(&mut self, now: Now, at: usize) {
+        self.producer.queues[at].settle(now.monotonic);
+        self.wake_queue(now.monotonic, at);
+    }
+
+    fn conclude_all(
+        &mut self,
+        at: usize,
+        done: Vec<Done<T>>,
+        ack: Option<&ProduceAck>,
+        effects: &mut Effects<T>,
+    ) {
+        for Done { batch, error } in done {
+            match error {
+                Some(error) => self.conclude(at, batch, Err(error), effects),
+                None => self.conclude(at, batch, Ok(ack), effects),
+            }
+        }
+    }
+
+    /// The end of a batch that stands in no list any more. `Ok(None)`: level `none`.
+    pub(super) fn conclude(
+        &mut self,
+        at: usize,
+        mut batch: Batch<T>,
+        outcome: Result<Option<&ProduceAck>, Error>,
+        effects: &mut Effects<T>,
+    ) {
+        self.producer.release(&mut batch);
+        if batch.state == BatchState::Expired {
+            // Its user was told at the deadline.
+            return;
+        }
+        let Batch { tokens, flush, level, .. } = batch;
+        let ack = match outcome {
+            Ok(ack) => ack,
+            Err(error) => return self.fail(at, tokens, flush, error, effects),
+        };
+        let queue = &self.producer.queues[at];
+        let records = tokens.len() as u64;
+        self.counters.records_delivered += records;
+        effects.push(Effect::Delivered(Delivered {
+            topic: Arc::clone(&self.topics[queue.topic].name),
+            partition: queue.number,
+            base_offset: ack.map(|ack| ack.base_offset),
+            level: ack.map_or(level, |ack| ack.level),
+            append_time_ms: ack.map_or(0, |ack| ack.append_time),
+            stages: ack.and_then(|ack| ack.stages),
+            tokens,
+        }));
+        self.note_done(flush, records, effects);
+    }
+
+    fn fail(
+        &mut self,
+        at: usize,
+        tokens: Vec<T>,
+        flush: u64,
+        error: Error,
+        effects: &mut Effects<T>,
+    ) {
+        let queue = &self.producer.queues[at];
+        let records = tokens.len() as u64;
+        self.counters.records_failed += records;
+        effects.push(Effect::Failed(Failed {
+            topic: Arc::clone(&self.topics[queue.topic].name),
+            partition: Some(queue.number),
+            error,
+            tokens,
+        }));
+        self.note_done(flush, records, effects);
+    }
+
+    pub(super) fn note_done(&mut self, flush: u64, records: u64, effects: &mut Effects<T>) {
+        if let Some(mark) = self.producer.flushes.iter_mut().find(|mark| mark.id == flush) {
+            mark.outstanding -= records;
+        }
+        self.note_flushes(effects);
+    }
+
+    /// Everything that waits in a queue fails with this error.
+    pub(super) fn fail_waiting(&mut self, at: usize, error: &Error, effects: &mut Effects<T>) {
+        while let Some(batch) = self.producer.queues[at].waiting.pop_front() {
+            self.conclude(at, batch, Err(error.clone()), effects);
+        }
+    }
+
+    /// The end of the client: nothing flies any more, connections are gone.
+    pub(super) fn fail_all_records(&mut self, error: &Error, effects: &mut Effects<T>) {
+        for at in 0..self.producer.queues.len() {
+            self.fail_waiting(at, error, effects);
+        }
+        for topic in 0..self.topics.len() {
+            self.fail_pending(topic, error, effects);
+        }
+    }
+}

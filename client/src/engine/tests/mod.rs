@@ -1,0 +1,5 @@
+//! Stories of the engine and a scripted broker.
+
+mod consuming;
+mod peer;
+mod producing;

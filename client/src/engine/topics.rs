@@ -1,0 +1,268 @@
+//! What is known of topics: where their partitions live, and what waits until that is known.
+
+use super::door::Ask;
+use super::fetch::AssignmentId;
+use super::links::Wrong;
+use super::produce::new_record;
+use super::queue::Queue;
+use super::time::{MILLIS, Monotonic, Now};
+use super::{Effects, Engine, Failed, RETRY_NANOS, Retry};
+use crate::engine::Effect;
+use crate::{Durability, Error, Record, Refusal};
+use corelog_protocol::ErrorCode;
+use corelog_protocol::batch::Header;
+use corelog_protocol::message::{TopicInfo, check_topic_name};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+#[derive(Debug)]
+pub(super) struct Topic<T> {
+    pub name: Arc<str>,
+    /// Its places were told at least once, and it was there when they were told last.
+    pub is_known: bool,
+    /// It is being asked for.
+    is_asked: bool,
+    /// How many partitions it has now. `queues` may be longer if it was made anew with fewer.
+    pub partition_count: u32,
+    pub queues: Vec<usize>,
+    pub pending: VecDeque<Pending<T>>,
+    /// Assignments that wait for the places.
+    pub assignments: Vec<AssignmentId>,
+    pub sticky: u32,
+    pub is_sticky_used: bool,
+}
+
+type Bytes = Option<Box<[u8]>>;
+
+/// A record that waits for its topic's places: owned, since nobody knows its batch yet.
+#[derive(Debug)]
+pub(super) struct Pending<T> {
+    partition: Option<u32>,
+    key: Bytes,
+    value: Bytes,
+    headers: Vec<(Box<str>, Bytes)>,
+    timestamp_ms: i64,
+    level: Option<Durability>,
+    stages: bool,
+    token: T,
+    flush: u64,
+    pub deadline: Monotonic,
+    bytes: usize,
+}
+
+impl<T> Pending<T> {
+    pub(super) fn new(
+        record: &Record<'_>,
+        timestamp_ms: i64,
+        token: T,
+        flush: u64,
+        deadline: Monotonic,
+        bytes: usize,
+    ) -> Self {
+        let headers = record.headers.iter();
+        Self {
+            partition: record.partition,
+            key: record.key.map(Into::into),
+            value: record.value.map(Into::into),
+            headers: headers
+                .map(|header| (header.name.into(), header.value.map(Into::into)))
+                .collect(),
+            timestamp_ms,
+            level: record.level,
+            stages: record.stages,
+            token,
+            flush,
+            deadline,
+            bytes,
+        }
+    }
+}
+
+impl<T> Engine<T> {
+    /// The place of a topic in our list; a new one if the name may be one.
+    pub(super) fn topic(&mut self, name: &str) -> Result<usize, Error> {
+        if let Some(&topic) = self.topic_by_name.get(name) {
+            return Ok(topic);
+        }
+        if check_topic_name(name).is_err() {
+            return Err(Error::InvalidArgument("not a topic name"));
+        }
+        let name: Arc<str> = name.into();
+        let topic = self.topics.len();
+        self.topics.push(Topic {
+            name: Arc::clone(&name),
+            is_known: false,
+            is_asked: false,
+            partition_count: 0,
+            queues: Vec::new(),
+            pending: VecDeque::new(),
+            assignments: Vec::new(),
+            // Clients that start together do not all start with partition 0.
+            sticky: self.random.below(1 << 31) as u32,
+            is_sticky_used: false,
+        });
+        self.topic_by_name.insert(name, topic);
+        Ok(topic)
+    }
+
+    /// Asks for the places of a topic, unless that is under way.
+    pub(super) fn describe_topic(&mut self, topic: usize) {
+        if !std::mem::replace(&mut self.topics[topic].is_asked, true) {
+            let door = self.door_of_metadata();
+            self.doors[door].asks.push_back(Ask::Describe(topic));
+        }
+    }
+
+    /// Asks again for all places: the broker may have been restarted with other shards.
+    pub(super) fn refresh_topics(&mut self) {
+        for topic in 0..self.topics.len() {
+            if self.topics[topic].is_known {
+                self.describe_topic(topic);
+            }
+        }
+    }
+
+    pub(super) fn on_described(
+        &mut self,
+        now: Now,
+        topic: usize,
+        answer: Result<TopicInfo, Refusal>,
+        effects: &mut Effects<T>,
+    ) -> Result<(), Wrong> {
+        match answer {
+            Ok(info) => {
+                if *info.name != *self.topics[topic].name || info.places.is_empty() {
+                    return Err("a topic that was not asked for");
+                }
+                self.topics[topic].is_asked = false;
+                self.place(now, topic, &info, effects);
+            }
+            Err(refusal) if refusal.code.may_retry() => {
+                // It stays asked, so that nobody asks a second time.
+                let hint = u64::from(refusal.retry_after_ms) * MILLIS;
+                let at = now.monotonic.after(hint.max(RETRY_NANOS));
+                self.retries.insert((at, Retry::Topic(topic)));
+            }
+            Err(refusal) => {
+                self.topics[topic].is_asked = false;
+                self.topics[topic].is_known = false;
+                let error = match refusal.code {
+                    ErrorCode::UnknownTopic => {
+                        Error::UnknownTopic(Arc::clone(&self.topics[topic].name))
+                    }
+                    _ => Error::Refused(refusal),
+                };
+                self.fail_pending(topic, &error, effects);
+                for queue in self.topics[topic].queues.clone() {
+                    self.fail_waiting(queue, &error, effects);
+                }
+                self.fail_assignments(topic, &error, effects);
+                self.fail_requests(topic, &error, effects);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_topic_retry(&mut self, topic: usize) {
+        self.topics[topic].is_asked = false;
+        self.describe_topic(topic);
+    }
+
+    fn place(&mut self, now: Now, topic: usize, info: &TopicInfo, effects: &mut Effects<T>) {
+        for (number, place) in (0u32..).zip(&info.places) {
+            let door = self.door_to(place.shard);
+            match self.topics[topic].queues.get(number as usize) {
+                Some(&at) => {
+                    let queue = &mut self.producer.queues[at];
+                    queue.id = place.partition;
+                    queue.next_door = (queue.door != door).then_some(door);
+                    self.wake_queue(now.monotonic, at);
+                }
+                None => {
+                    self.topics[topic].queues.push(self.producer.queues.len());
+                    self.producer.queues.push(Queue::new(topic, number, place.partition, door));
+                }
+            }
+        }
+        let count = info.places.len() as u32;
+        self.topics[topic].partition_count = count;
+        self.topics[topic].is_known = true;
+        for at in self.topics[topic].queues.split_off(count as usize) {
+            let partition = self.producer.queues[at].number;
+            let name = Arc::clone(&self.topics[topic].name);
+            self.fail_waiting(at, &Error::UnknownPartition { topic: name, partition }, effects);
+        }
+        self.append_pending(now, topic, effects);
+        self.place_assignments(topic, effects);
+        self.place_requests(topic, effects);
+    }
+
+    fn append_pending(&mut self, now: Now, topic: usize, effects: &mut Effects<T>) {
+        while let Some(pending) = self.topics[topic].pending.pop_front() {
+            self.producer.memory_used -= pending.bytes;
+            let headers: Vec<Header<'_>> = pending
+                .headers
+                .iter()
+                .map(|(name, value)| Header { name, value: value.as_deref() })
+                .collect();
+            let mut record = Record::to("");
+            record.key = pending.key.as_deref();
+            record.value = pending.value.as_deref();
+            record.headers = &headers;
+            record.timestamp_ms = Some(pending.timestamp_ms);
+            let new = new_record(&record, now);
+            let level = pending.level.unwrap_or(self.config.producer.durability);
+            let (stages, flush, deadline) = (pending.stages, pending.flush, pending.deadline);
+            let appended = match self.choose(topic, pending.partition, record.key) {
+                Err(error) => Err((error, pending.token)),
+                Ok(queue) => self
+                    .append(now, queue, &new, level, stages, pending.token, flush, deadline)
+                    .map(|()| self.wake_queue(now.monotonic, queue)),
+            };
+            if let Err((error, token)) = appended {
+                self.fail_pending_one(topic, pending.partition, token, flush, error, effects);
+            }
+        }
+    }
+
+    /// Fails the records of a topic that wait for its places.
+    pub(super) fn fail_pending(&mut self, topic: usize, error: &Error, effects: &mut Effects<T>) {
+        while let Some(pending) = self.topics[topic].pending.pop_front() {
+            self.producer.memory_used -= pending.bytes;
+            let Pending { partition, token, flush, .. } = pending;
+            self.fail_pending_one(topic, partition, token, flush, error.clone(), effects);
+        }
+    }
+
+    /// Fails those whose deadline has come.
+    pub(super) fn expire_pending(&mut self, now: Now, topic: usize, effects: &mut Effects<T>) {
+        let door = self.door_of_metadata();
+        let error = match self.doors[door].is_open() {
+            true => Error::DeadlineExceeded { sent: false },
+            false => Error::Unreachable,
+        };
+        while let Some(pending) = self.topics[topic].pending.front()
+            && pending.deadline <= now.monotonic
+            && let Some(pending) = self.topics[topic].pending.pop_front()
+        {
+            self.producer.memory_used -= pending.bytes;
+            let Pending { partition, token, flush, .. } = pending;
+            self.fail_pending_one(topic, partition, token, flush, error.clone(), effects);
+        }
+    }
+
+    fn fail_pending_one(
+        &mut self,
+        topic: usize,
+        partition: Option<u32>,
+        token: T,
+        flush: u64,
+        error: Error,
+        effects: &mut Effects<T>,
+    ) {
+        self.counters.records_failed += 1;
+        let topic = Arc::clone(&self.topics[topic].name);
+        effects.push(Effect::Failed(Failed { topic, partition, error, tokens: vec![token] }));
+        self.note_done(flush, 1, effects);
+    }
+}
