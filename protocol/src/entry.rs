@@ -229,7 +229,7 @@ impl EntryHeader {
         }
         let stored = u32::from_le_bytes(*stored);
         let computed = crc32c(rest);
-        if stored != computed {
+        if stored != computed || stored != self.body_crc {
             return Err(EntryError::BodyCrc { stored: self.body_crc, computed });
         }
         Ok(())
