@@ -13,15 +13,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{
-    FRAME_BYTES_DEFAULT, FRAME_BYTES_HARD, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX,
-    SEGMENT_BYTES_MIN,
+    CONNECTIONS_DEFAULT, CONNECTIONS_PER_ADDRESS_DEFAULT, FRAME_BYTES_DEFAULT, FRAME_BYTES_HARD,
+    LANES_PER_SHARD_DEFAULT, LANES_PER_SHARD_MAX, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX,
+    SEGMENT_BYTES_MIN, SHARD_MEMORY_BYTES_DEFAULT, SHARD_MEMORY_BYTES_MIN, SHARDS_MAX,
 };
 
 /// The commented file with every key at its default, shipped beside the broker.
 pub const DOCUMENTED: &str = include_str!("../../corelogd.toml");
-
-/// Shards of one broker, at most. A shard's number travels in 16 bits with 0xFFFF meaning "any".
-pub const SHARDS_MAX: usize = 1024;
 
 /// What a broker needs to know before it starts.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -35,6 +33,9 @@ pub struct Config {
     pub shards: usize,
     /// Cores to pin the shards to, in order. Empty: the cores that the process may run on.
     pub cores: Vec<usize>,
+    /// The cluster that the data must belong to, 32 hexadecimal digits. Empty: whatever the
+    /// directories say, or a new one.
+    pub cluster: String,
     /// Refuse to start when a data directory's file system has less room than this.
     pub free_bytes_min: u64,
     pub log: LogSettings,
@@ -75,6 +76,8 @@ pub struct NetworkSettings {
     pub frame_bytes_max: u64,
     /// Connections of one shard.
     pub connections_max: u32,
+    /// Connections of one address to one shard.
+    pub connections_per_address_max: u32,
     /// Connections of one address to one shard that have not yet sent their preamble.
     pub preambles_per_address_max: u32,
     /// Time for the first 16 bytes of a connection.
@@ -100,6 +103,7 @@ impl Default for Config {
             data: vec![PathBuf::from("data")],
             shards: 0,
             cores: Vec::new(),
+            cluster: String::new(),
             free_bytes_min: 1 << 30,
             log: LogSettings::default(),
             memory: MemorySettings::default(),
@@ -113,7 +117,7 @@ impl Default for LogSettings {
     fn default() -> Self {
         Self {
             segment_bytes: SEGMENT_BYTES_DEFAULT as u64,
-            lanes_per_shard: 2,
+            lanes_per_shard: u32::from(LANES_PER_SHARD_DEFAULT),
             retention_ms: 7 * 24 * 3_600_000,
             retention_bytes: 0,
         }
@@ -123,7 +127,7 @@ impl Default for LogSettings {
 impl Default for MemorySettings {
     fn default() -> Self {
         // 10 MiB of registered memory: ten commits of the largest size, gathered or in flight.
-        Self { shard_bytes: 256 << 20, io_bytes: 10 << 20 }
+        Self { shard_bytes: SHARD_MEMORY_BYTES_DEFAULT as u64, io_bytes: 10 << 20 }
     }
 }
 
@@ -131,7 +135,8 @@ impl Default for NetworkSettings {
     fn default() -> Self {
         Self {
             frame_bytes_max: FRAME_BYTES_DEFAULT as u64,
-            connections_max: 4096,
+            connections_max: CONNECTIONS_DEFAULT,
+            connections_per_address_max: CONNECTIONS_PER_ADDRESS_DEFAULT,
             preambles_per_address_max: 256,
             preamble_ms_max: 5_000,
         }
@@ -182,6 +187,20 @@ impl Config {
         Ok(config)
     }
 
+    /// `cluster` as a number, if it is set.
+    pub fn cluster_id(&self) -> Result<Option<u128>, ConfigError> {
+        if self.cluster.is_empty() {
+            return Ok(None);
+        }
+        match u128::from_str_radix(&self.cluster, 16) {
+            Ok(id) if self.cluster.len() == 32 => Ok(Some(id)),
+            _ => Err(ConfigError(format!(
+                "`cluster` is \"{}\": write the 32 hexadecimal digits that the broker logs at start.",
+                self.cluster
+            ))),
+        }
+    }
+
     /// Checks what types cannot say: bounds, and how settings relate.
     pub fn check(&self) -> Result<(), ConfigError> {
         fn within(key: &str, value: u64, low: u64, high: u64) -> Result<(), ConfigError> {
@@ -203,6 +222,7 @@ impl Config {
                 )));
             }
         }
+        self.cluster_id()?;
         within("shards", self.shards as u64, 0, SHARDS_MAX as u64)?;
         if !self.cores.is_empty() && self.shards > self.cores.len() {
             return Err(ConfigError(format!(
@@ -224,9 +244,19 @@ impl Config {
             SEGMENT_BYTES_MIN as u64,
             SEGMENT_BYTES_MAX as u64,
         )?;
-        within("log.lanes_per_shard", u64::from(self.log.lanes_per_shard), 1, 64)?;
+        within(
+            "log.lanes_per_shard",
+            u64::from(self.log.lanes_per_shard),
+            1,
+            u64::from(LANES_PER_SHARD_MAX),
+        )?;
         within("memory.io_bytes", self.memory.io_bytes, 64 << 10, 1 << 30)?;
-        within("memory.shard_bytes", self.memory.shard_bytes, 16 << 20, 1 << 40)?;
+        within(
+            "memory.shard_bytes",
+            self.memory.shard_bytes,
+            SHARD_MEMORY_BYTES_MIN as u64,
+            1 << 40,
+        )?;
         within(
             "network.frame_bytes_max",
             self.network.frame_bytes_max,
@@ -234,6 +264,12 @@ impl Config {
             FRAME_BYTES_HARD as u64,
         )?;
         within("network.connections_max", u64::from(self.network.connections_max), 1, 1 << 20)?;
+        within(
+            "network.connections_per_address_max",
+            u64::from(self.network.connections_per_address_max),
+            1,
+            1 << 20,
+        )?;
         within(
             "network.preambles_per_address_max",
             u64::from(self.network.preambles_per_address_max),
