@@ -28,6 +28,19 @@ pub const SEGMENT_BYTES_MIN: usize = 64 << 10;
 pub const SEGMENT_BYTES_DEFAULT: usize = 256 << 20;
 pub const SEGMENT_BYTES_MAX: usize = 1 << 30;
 
+/// The first segment of a lane; each next one doubles until it is full-grown.
+pub const SEGMENT_BYTES_FIRST: usize = 4 << 20;
+
+/// The metadata lane: an image of `TOPICS_MAX` topics with names of usual length is about 4 MiB.
+pub const METADATA_SEGMENT_BYTES: usize = 16 << 20;
+pub const METADATA_BODY_BYTES_MAX: usize = 4 << 20;
+
+/// Free space that data lanes leave to the metadata and to what frees space.
+pub const RESERVE_BYTES_MAX: usize = 64 << 20;
+
+/// The largest batch: with its entry header it must travel in one fetch reply.
+pub const BODY_BYTES_HARD: usize = FRAME_BYTES_HARD - (128 << 10);
+
 /// Shards of one broker. A shard number is 16 bits, and the last stands for "any".
 pub const SHARDS_MAX: u16 = 1024;
 
@@ -43,6 +56,50 @@ pub const SHARD_MEMORY_BYTES_MIN: usize = 8 << 20;
 pub const CONNECTIONS_DEFAULT: u32 = 10_000;
 pub const CONNECTIONS_PER_ADDRESS_DEFAULT: u32 = 256;
 
+/// What one connection uses up before others have their turn.
+pub const SESSION_QUANTUM_BYTES: usize = 16 << 10;
+
+/// A connection whose unsent replies exceed this is not listened to until it has read some.
+pub const SEND_BYTES_MAX: usize = 4 << 20;
+
+/// Requests of one connection that may wait at once: long polls, questions to other shards.
+pub const REQUESTS_PER_SESSION_MAX: u32 = 256;
+
+/// Long polls and reads of one shard that may wait at once.
+pub const FETCHES_MAX: usize = 20_000;
+
+/// What one shard may have asked others and not been told yet.
+pub const FORWARDS_MAX: usize = 10_000;
+
+/// Changes of the metadata that wait to be proposed.
+pub const CHANGES_QUEUED_MAX: usize = 1_000;
+
+/// Partitions in one fetch or offsets request.
+pub const PARTITIONS_PER_REQUEST_MAX: usize = 1024;
+
+/// A fetch waits no longer than this, and returns about so much at most.
+pub const FETCH_WAIT_MS_MAX: u32 = 60_000;
+pub const FETCH_BYTES_MAX: u32 = 4 << 20;
+
+/// Deadlines count in ticks of the shard's own timer, so that a paused process blames nobody.
+pub const TICK_MS: u64 = 1_000;
+pub const HELLO_TICKS_MAX: u32 = 5;
+pub const FRAME_TICKS_MAX: u32 = 30;
+pub const SEND_TICKS_MAX: u32 = 30;
+
+/// While a frame arrives at this rate or faster, its deadline moves on.
+pub const FRAME_BYTES_PER_TICK_MIN: usize = 64 << 10;
+
+/// Frames of unknown kind before hello, and broken ones after it, until the connection is closed.
+pub const FRAMES_UNSUPPORTED_MAX: u32 = 3;
+pub const FRAMES_MALFORMED_MAX: u32 = 10;
+
+/// When to try again after `Overloaded`: a few commits later.
+pub const RETRY_AFTER_MS: u32 = 50;
+
+/// How long a stopping shard waits for others before it gives up on them.
+pub const STOP_GRACE_MS: u64 = 5_000;
+
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 pub const PARTITIONS_PER_TOPIC_MAX: u32 = 10_000;
 
@@ -53,6 +110,17 @@ pub const PARTITIONS_MAX: u32 = 200_000;
 
 const _: () = assert!(BLOCK_BYTES.is_power_of_two());
 const _: () = assert!(PARTITIONS_PER_TOPIC_MAX <= PARTITIONS_MAX);
+const _: () = assert!(SESSION_QUANTUM_BYTES <= RECEIVE_BYTES);
+const _: () = assert!(FETCH_BYTES_MAX as usize <= FRAME_BYTES_HARD);
+const _: () = assert!(HELLO_TICKS_MAX < FRAME_TICKS_MAX);
+const _: () = assert!(SHARD_MEMORY_BYTES_MIN >= 2 * SEND_BYTES_MAX);
+const _: () =
+    assert!((CONNECTIONS_DEFAULT as usize) * FRAME_BYTES_PRE_HELLO <= SHARD_MEMORY_BYTES_DEFAULT);
+const _: () = assert!(METADATA_BODY_BYTES_MAX + 8 * BLOCK_BYTES <= METADATA_SEGMENT_BYTES);
+const _: () = assert!(SEGMENT_BYTES_MIN > 8 * BLOCK_BYTES);
+const _: () = assert!(BODY_BYTES_HARD + 8 * BLOCK_BYTES <= SEGMENT_BYTES_DEFAULT);
+const _: () =
+    assert!(PARTITIONS_PER_REQUEST_MAX == corelog_protocol::message::FETCH_PARTITIONS_MAX);
 const _: () = assert!(RECEIVE_BYTES >= FRAME_BYTES_PRE_HELLO);
 const _: () = assert!(FRAME_BYTES_DEFAULT <= FRAME_BYTES_HARD);
 const _: () = assert!(COMMIT_BYTES_TARGET < SEGMENT_BYTES_DEFAULT);

@@ -68,6 +68,15 @@ impl State {
         self.topics.get(self.names.get(name)?)
     }
 
+    /// Topics in the order of their names, from the first one greater than `after`.
+    pub fn topics_after<'a>(
+        &'a self,
+        after: &str,
+    ) -> impl Iterator<Item = &'a Arc<Topic>> + use<'a> {
+        let bounds = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
+        self.names.range::<str, _>(bounds).filter_map(|(_, id)| self.topics.get(id))
+    }
+
     /// The living topic that this partition belongs to.
     pub fn topic_of(&self, partition: PartitionId) -> Option<&Arc<Topic>> {
         // Topics and their partitions get their ids in the same order, so ids can be halved.

@@ -12,6 +12,8 @@ use super::topic::{LaneRecord, Link, Topic};
 #[derive(Debug, Default)]
 pub struct View {
     state: State,
+    /// The metadata could not be read: what is listed may not be all there is.
+    is_lost: bool,
 }
 
 /// Where a partition is now, and who serves it.
@@ -23,7 +25,16 @@ pub struct Home {
 
 impl View {
     pub fn new(state: State) -> Self {
-        Self { state }
+        Self { state, is_lost: false }
+    }
+
+    /// The view of a broker whose metadata cannot be read (whole).
+    pub fn lost(state: State) -> Self {
+        Self { state, is_lost: true }
+    }
+
+    pub fn is_lost(&self) -> bool {
+        self.is_lost
     }
 
     pub fn state(&self) -> &State {

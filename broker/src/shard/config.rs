@@ -64,7 +64,7 @@ impl ShardConfig {
         }
         let (least, most) = (limits::SEGMENT_BYTES_MIN as u64, limits::SEGMENT_BYTES_MAX as u64);
         if !(least..=most).contains(&self.segment_bytes)
-            || self.segment_bytes % limits::BLOCK_BYTES as u64 != 0
+            || !self.segment_bytes.is_multiple_of(limits::BLOCK_BYTES as u64)
         {
             return fail(format!(
                 "segment_bytes must be {least} to {most} and a multiple of {}",

@@ -1,26 +1,121 @@
-//! One core's whole broker: everything composed behind one `step`.
+//! One core's whole broker: everything composed behind one [`Shard::step`].
+//!
+//! `step` is the only door. It takes one event, lets the part concerned decide, then settles: what
+//! the logs have to say is heard, replies are sent (one send per connection), the next deadline is
+//! set. Each part is a file: `receive` (bytes to frames), `session_requests` (frames to requests),
+//! `produce`, `fetch`, `offsets`, `topics`, `status`; `route` and `gather` for what belongs to
+//! other shards; `admission`, `timers`, `boot`, `stop`.
+//!
+//! Invariants: nothing here opens a file or socket or asks a clock; a step touches about 64 KiB
+//! and asks for a turn to go on; no request is dropped without an answer while its connection lives.
 
+pub mod admission;
+mod boot;
 pub mod config;
 pub mod counters;
 pub mod effect;
 pub mod event;
+mod fetch;
+mod gather;
+mod hello;
+pub mod jobs;
+mod lane;
 pub mod message;
+mod metadata_keeper;
+mod offsets;
+mod partitions;
+mod produce;
+mod receive;
+mod replies;
+mod requests;
+mod route;
+mod settle;
+mod status;
+mod stop;
+mod timers;
+mod topics;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use corelog_protocol::ids::LaneId;
+use corelog_protocol::message::Encoder;
 
 pub use config::ShardConfig;
 pub use counters::ShardCounters;
 
+use crate::disk::{DiskDone, OpId};
+use crate::log::{Io, OpIds};
 use crate::memory::Memory;
+use crate::metadata::view::View;
 use crate::random::Random;
-use crate::time::Now;
-use effect::{Effect, Effects};
-use event::Event;
+use crate::session::table::Sessions;
+use crate::time::{Monotonic, Now};
+use effect::Effects;
+use event::{Conn, Event};
+use fetch::FetchJob;
+use gather::Gather;
+use jobs::{JobId, Jobs};
+use lane::Lane;
+use metadata_keeper::MetadataKeeper;
+use offsets::OffsetsJob;
+use partitions::Partitions;
+use route::Forward;
+use stop::Stopping;
+use timers::Timers;
 
 /// Everything that one core owns.
-#[derive(Debug)]
 pub struct Shard {
     config: ShardConfig,
     random: Random,
     counters: ShardCounters,
+    ops: OpIds,
+    started_at: Monotonic,
+    view: Arc<View>,
+    has_view: bool,
+    /// By the owner in their order numbers. On shard 0 the first is the metadata lane.
+    lanes: Vec<Lane>,
+    /// Indexes of `lanes`, by lane id.
+    lane_indexes: Vec<Option<u16>>,
+    partitions: Partitions,
+    sessions: Sessions,
+    /// On shard 0 only.
+    keeper: Option<MetadataKeeper>,
+    is_started: bool,
+    are_lanes_made: bool,
+    is_ready: bool,
+    stopping: Option<Stopping>,
+    fetches: Jobs<FetchJob>,
+    offsets: Jobs<OffsetsJob>,
+    gathers: Jobs<Gather>,
+    forwards: Jobs<Forward>,
+    /// Fetches to be run (again) in this step or the next.
+    fetches_ready: VecDeque<JobId>,
+    /// Fetches that other shards forwarded, by who asked.
+    adopted_fetches: std::collections::BTreeMap<(u16, message::Token), JobId>,
+    /// Connections that had more than their share, in the order in which they go on.
+    sessions_ready: VecDeque<Conn>,
+    /// Connections with something to send at the end of the step.
+    dirty: Vec<Conn>,
+    timers: Timers,
+    turn_is_asked: bool,
+    /// Heap bytes held for clients: fetches, batches on their way to another shard.
+    held_bytes: usize,
+    encoder: Encoder,
+}
+
+/// What a step lends to the parts of the shard.
+pub(crate) struct Cx<'a, M: Memory> {
+    pub now: Now,
+    pub memory: &'a mut M,
+    pub effects: &'a mut Effects,
+}
+
+impl<M: Memory> Cx<'_, M> {
+    /// What it lends to a log.
+    pub fn io<'b>(&'b mut self, ops: &'b mut OpIds) -> Io<'b, M> {
+        Io { now: self.now, memory: &mut *self.memory, effects: &mut *self.effects, ops }
+    }
 }
 
 impl Shard {
@@ -30,7 +125,36 @@ impl Shard {
         if let Err(reason) = config.check() {
             panic!("{reason}");
         }
-        Self { config, random, counters: ShardCounters::default() }
+        Self {
+            config,
+            random,
+            counters: ShardCounters::default(),
+            ops: OpIds::default(),
+            started_at: Monotonic(0),
+            view: Arc::default(),
+            has_view: false,
+            lanes: Vec::new(),
+            lane_indexes: Vec::new(),
+            partitions: Partitions::default(),
+            sessions: Sessions::default(),
+            keeper: None,
+            is_started: false,
+            are_lanes_made: false,
+            is_ready: false,
+            stopping: None,
+            fetches: Jobs::default(),
+            offsets: Jobs::default(),
+            gathers: Jobs::default(),
+            forwards: Jobs::default(),
+            fetches_ready: VecDeque::new(),
+            adopted_fetches: std::collections::BTreeMap::new(),
+            sessions_ready: VecDeque::new(),
+            dirty: Vec::new(),
+            timers: Timers::default(),
+            turn_is_asked: false,
+            held_bytes: 0,
+            encoder: Encoder::new(),
+        }
     }
 
     pub fn config(&self) -> &ShardConfig {
@@ -41,21 +165,70 @@ impl Shard {
         &self.counters
     }
 
-    /// Takes one event and adds what must be done to `effects`. Touches at most 64 KiB, or asks
-    /// for a turn to go on.
+    /// The lanes led here, with their counters.
+    pub fn lane_counters(&self) -> impl Iterator<Item = (LaneId, &crate::log::LogCounters)> {
+        self.lanes.iter().map(|lane| (lane.id, lane.log.counters()))
+    }
+
+    /// The metadata as this shard sees it.
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// Takes one event and adds what must be done to `effects`. Touches about 64 KiB, or asks for
+    /// a turn to go on.
     pub fn step<M: Memory>(
         &mut self,
-        _now: Now,
+        now: Now,
         event: Event,
-        _memory: &mut M,
+        memory: &mut M,
         effects: &mut Effects,
     ) {
         self.counters.steps += 1;
+        let cx = &mut Cx { now, memory, effects };
         match event {
-            Event::Start => effects.push(Effect::Ready),
-            Event::Stop => effects.push(Effect::Stopped),
-            Event::Opened { .. } => _ = self.random.next_u64(),
-            _ => {}
+            Event::Start => self.on_start(cx),
+            Event::Opened { conn, peer } => self.on_opened(cx, conn, peer),
+            Event::Received { conn, piece } => self.on_received(cx, conn, piece),
+            Event::Sent { conn } => self.on_sent(cx, conn),
+            Event::Closed { conn } => self.on_closed(cx, conn),
+            Event::Disk { op, done } => self.on_disk(cx, op, done),
+            Event::Told { from, message } => self.on_told(cx, from, *message),
+            Event::Turn => self.on_turn(cx),
+            Event::Woken => self.on_woken(cx),
+            Event::Stop => self.on_stop(cx),
         }
+        self.settle(cx);
+    }
+
+    fn on_disk<M: Memory>(&mut self, cx: &mut Cx<'_, M>, op: OpId, done: DiskDone) {
+        let owner = usize::from(OpIds::owner(op));
+        let lane = self.lanes.get_mut(owner).expect("only lanes give orders to disks");
+        lane.log.on_disk(&mut cx.io(&mut self.ops), op, done);
+    }
+
+    /// What was ready has been delivered: commits are closed, and those who had to wait go on.
+    fn on_turn<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
+        self.counters.turns += 1;
+        self.turn_is_asked = false;
+        self.resume_waiting(cx);
+        for lane in &mut self.lanes {
+            lane.on_turn(cx.now.monotonic);
+            lane.log.on_turn(&mut cx.io(&mut self.ops));
+        }
+    }
+
+    fn lane_index(&self, lane: LaneId) -> Option<u16> {
+        self.lane_indexes.get(lane.0 as usize).copied().flatten()
+    }
+}
+
+impl std::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shard")
+            .field("shard", &self.config.shard)
+            .field("lanes", &self.lanes)
+            .field("sessions", &self.sessions.count())
+            .finish_non_exhaustive()
     }
 }

@@ -1,0 +1,130 @@
+//! The first steps: shard 0 recovers the metadata and tells the others; then each recovers its
+//! lanes, and is ready. Who leads which lane is computed anew, so the number of shards may change.
+
+use corelog_protocol::batch::RECORDS_PER_BATCH_MAX;
+use corelog_protocol::ids::{LaneId, ShardId};
+
+use super::effect::Effect;
+use super::lane::{Lane, LaneState};
+use super::metadata_keeper::MetadataKeeper;
+use super::{Cx, Shard};
+use crate::disk::DirectoryId;
+use crate::limits::{
+    BLOCK_BYTES, BODY_BYTES_HARD, COMMIT_BYTES_TARGET, METADATA_BODY_BYTES_MAX,
+    METADATA_SEGMENT_BYTES, RESERVE_BYTES_MAX, SEGMENT_BYTES_FIRST,
+};
+use crate::log::{Log, LogConfig};
+use crate::memory::Memory;
+use crate::random::Random;
+
+impl Shard {
+    pub(super) fn on_start<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
+        self.started_at = cx.now.monotonic;
+        self.is_started = true;
+        if self.config.shard == ShardId(0) {
+            self.keeper = Some(MetadataKeeper::new(self.config.shards));
+            self.make_lane(cx, LaneId::METADATA, DirectoryId(0));
+        } else if self.view.version() > 0 {
+            // The view was faster than the start.
+            self.make_lanes(cx);
+            let view = std::mem::take(&mut self.view);
+            self.has_view = false;
+            self.on_view(cx, view);
+        }
+    }
+
+    /// The lanes are known, and not made yet.
+    pub(super) fn lanes_are_due(&self) -> bool {
+        let own = usize::from(self.keeper.is_some());
+        self.is_started && self.lanes.len() == own && !self.are_lanes_made
+    }
+
+    /// Makes the lanes that are led here, and begins to recover them.
+    pub(super) fn make_lanes<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
+        if self.view.state().lanes().is_empty() {
+            return;
+        }
+        self.are_lanes_made = true;
+        let view = std::sync::Arc::clone(&self.view);
+        for record in view.lanes_of(self.config.shard, self.config.shards) {
+            self.make_lane(cx, record.id, record.directory);
+        }
+    }
+
+    fn make_lane<M: Memory>(&mut self, cx: &mut Cx<'_, M>, id: LaneId, directory: DirectoryId) {
+        let owner = u16::try_from(self.lanes.len()).expect("far fewer lanes");
+        let config = self.log_config(id, directory, owner);
+        let mut log = Log::new(config, Random::new(self.random.next_u64()));
+        if directory.0 < self.config.directories {
+            log.start(&mut cx.io(&mut self.ops));
+        } else {
+            // Its disk is not among those of this start.
+            log.fail();
+        }
+        self.lanes.push(Lane::new(id, log));
+        let at = id.0 as usize;
+        if self.lane_indexes.len() <= at {
+            self.lane_indexes.resize(at + 1, None);
+        }
+        self.lane_indexes[at] = Some(owner);
+    }
+
+    fn log_config(&self, id: LaneId, directory: DirectoryId, owner: u16) -> LogConfig {
+        let shard = &self.config;
+        let mut config = LogConfig::new(id, directory, shard.cluster, shard.incarnation, owner);
+        let is_metadata = id == LaneId::METADATA;
+        config.segment_bytes = match is_metadata {
+            true => shard.segment_bytes.min(METADATA_SEGMENT_BYTES as u64),
+            false => shard.segment_bytes,
+        };
+        // Headers, a checkpoint and a footer need room beside the largest body.
+        let fits = (config.segment_bytes as usize).saturating_sub(8 * BLOCK_BYTES);
+        let body_bytes_max = match is_metadata {
+            true => METADATA_BODY_BYTES_MAX,
+            false => shard.frame_bytes_max.min(BODY_BYTES_HARD),
+        };
+        config.body_bytes_max = body_bytes_max.min(fits) as u32;
+        config.segment_bytes_first = config.segment_bytes.min(SEGMENT_BYTES_FIRST as u64);
+        config.records_per_entry_max = RECORDS_PER_BATCH_MAX;
+        let lanes = u64::from(shard.lanes_per_shard).max(1);
+        config.tail_cache_bytes = match is_metadata {
+            true => 0,
+            false => (shard.memory_bytes / 4 / lanes as usize).max(4 * BLOCK_BYTES),
+        };
+        // On a small budget commits must leave room for everything else.
+        let share = shard.memory_bytes / 4 / lanes as usize;
+        config.commits_in_flight_max =
+            (share / COMMIT_BYTES_TARGET).clamp(1, config.commits_in_flight_max);
+        config.reserve_bytes = match is_metadata {
+            true => 0,
+            false => (2 * shard.segment_bytes).min(RESERVE_BYTES_MAX as u64),
+        };
+        config
+    }
+
+    /// Partitions of deleted topics may still be in the log of a lane that has just recovered.
+    pub(super) fn delete_what_is_deleted(&mut self, lane: usize) {
+        let log = &mut self.lanes[lane].log;
+        for range in self.view.state().deleted() {
+            let ids = range.first.0..range.first.0 + range.count;
+            for id in ids.map(corelog_protocol::ids::PartitionId) {
+                if log.partition(id).is_some() {
+                    log.delete_partition(id);
+                }
+            }
+        }
+    }
+
+    /// Says that connections are welcome, once, when all lanes are recovered or failed.
+    pub(super) fn check_ready<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
+        if self.is_ready || !self.has_view {
+            return;
+        }
+        let is_known = self.are_lanes_made || self.view.is_lost();
+        let is_recovered = self.lanes.iter().all(|lane| lane.state != LaneState::Recovering);
+        if is_known && is_recovered {
+            self.is_ready = true;
+            cx.effects.push(Effect::Ready);
+        }
+    }
+}

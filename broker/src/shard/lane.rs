@@ -1,0 +1,155 @@
+//! A lane led here: its log, and who waits for it. The log decides when to commit; this remembers
+//! whom to tell.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use corelog_protocol::ids::{Epoch, LaneId, Lsn, Offset, PartitionId, ShardId};
+use corelog_protocol::produce::Produce;
+
+use crate::log::{Log, ReadId};
+use crate::memory::Piece;
+use crate::shard::event::Conn;
+use crate::shard::jobs::JobId;
+use crate::shard::message::Token;
+use crate::time::Monotonic;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LaneState {
+    Recovering,
+    Serving,
+    /// Its directory failed: no appends for the life of the process. Reads go on if recovery was over.
+    Failed,
+    Stopped,
+}
+
+/// Who is to be told what became of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    Nobody,
+    Conn {
+        conn: Conn,
+        correlation: u64,
+    },
+    Shard {
+        shard: ShardId,
+        token: Token,
+    },
+    /// A request of this shard that has parts on several.
+    Gather(JobId),
+}
+
+/// A batch in the log that is not durable yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Pending {
+    pub lsn: Lsn,
+    /// `Nobody` when the ack was sent already, or was not wanted.
+    pub origin: Origin,
+    pub base_offset: Offset,
+    pub epoch: Epoch,
+    pub append_time: i64,
+    pub partition: PartitionId,
+    pub record_count: u32,
+    /// Of the stored entry.
+    pub bytes: u32,
+    pub socket_ns: u32,
+    pub queue_ns: u32,
+    pub want_stages: bool,
+    pub appended_at: Monotonic,
+    /// `Monotonic(u64::MAX)` without a deadline, and once it was told that it passed.
+    pub deadline: Monotonic,
+}
+
+/// A batch that another shard forwarded, waiting for room.
+#[derive(Clone, Copy, Debug)]
+pub struct Adopted {
+    pub origin: Origin,
+    pub produce: Produce,
+    pub record_count: u32,
+    pub batch: Piece,
+    pub received_at: Monotonic,
+}
+
+/// What waits for a read from the disk.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Reader {
+    Fetch(JobId),
+    Offsets(JobId),
+}
+
+pub struct Lane {
+    pub id: LaneId,
+    pub log: Log,
+    pub state: LaneState,
+    /// In LSN order.
+    pub pending: VecDeque<Pending>,
+    /// When the turn came that ended the gathering of everything below an LSN, oldest first.
+    pub turns: VecDeque<(Lsn, Monotonic)>,
+    /// The log had no room: nobody need try until it says so.
+    pub is_busy: bool,
+    /// Connections with a batch for this lane, first come first served.
+    pub waiting: VecDeque<Conn>,
+    pub adopted: VecDeque<Adopted>,
+    pub reads: BTreeMap<ReadId, Reader>,
+    /// Could not even wait for the disk: too many did.
+    pub reads_put_off: VecDeque<Reader>,
+    /// No deadline of a pending batch is earlier.
+    pub deadline_min: Monotonic,
+}
+
+impl Lane {
+    pub fn new(id: LaneId, log: Log) -> Self {
+        Self {
+            id,
+            log,
+            state: LaneState::Recovering,
+            pending: VecDeque::new(),
+            turns: VecDeque::new(),
+            is_busy: false,
+            waiting: VecDeque::new(),
+            adopted: VecDeque::new(),
+            reads: BTreeMap::new(),
+            reads_put_off: VecDeque::new(),
+            deadline_min: Monotonic(u64::MAX),
+        }
+    }
+
+    pub fn push_pending(&mut self, pending: Pending) {
+        if let Some(last) = self.pending.back() {
+            assert!(pending.lsn > last.lsn);
+        }
+        self.deadline_min = self.deadline_min.min(pending.deadline);
+        self.pending.push_back(pending);
+    }
+
+    /// Everything in the log so far was gathered when this turn came.
+    pub fn on_turn(&mut self, now: Monotonic) {
+        let end = self.log.next_lsn();
+        if self.pending.is_empty() || self.turns.back().is_some_and(|&(last, _)| last >= end) {
+            return;
+        }
+        self.turns.push_back((end, now));
+    }
+
+    /// When the gathering of the entry with this LSN ended. Asked in LSN order.
+    pub fn gathered_at(&mut self, lsn: Lsn) -> Option<Monotonic> {
+        while self.turns.front().is_some_and(|&(end, _)| end <= lsn) {
+            self.turns.pop_front();
+        }
+        self.turns.front().map(|&(_, at)| at)
+    }
+
+    /// Has someone waiting that could be served now.
+    pub fn can_serve_waiting(&self) -> bool {
+        let is_wanted = !self.waiting.is_empty() || !self.adopted.is_empty();
+        is_wanted && !self.is_busy
+    }
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane")
+            .field("id", &self.id)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}

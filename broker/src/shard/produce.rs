@@ -1,0 +1,386 @@
+//! Produce: check once, append once, acknowledge at the level asked for.
+//!
+//! The refusals before the append are definite: nothing was appended. What fails after it (a
+//! directory that breaks, a deadline) may still survive, and says so.
+
+use corelog_protocol::batch::{BatchError, BatchView, Compression};
+use corelog_protocol::entry::{EntryKind, entry_bytes};
+use corelog_protocol::frame::{FrameHeader, FrameKind};
+use corelog_protocol::ids::Lsn;
+use corelog_protocol::produce::{Produce, ProduceAck, StageTimes};
+use corelog_protocol::{Durability, ErrorCode};
+
+use super::event::Conn;
+use super::lane::{Adopted, Origin, Pending};
+use super::message::{Answer, Refusal};
+use super::receive::Flow;
+use super::replies::{OVERLOADED, RECOVERING, STOPPING};
+use super::{Cx, Shard};
+use crate::limits::{RETRY_AFTER_MS, SESSION_QUANTUM_BYTES};
+use crate::log::{AppendError, Body, NewEntry};
+use crate::memory::{Memory, Piece};
+use crate::planted::{Bug, is_planted};
+use crate::session::Wait;
+use crate::time::{Monotonic, Nanos};
+
+const KIND: u8 = FrameKind::Produce.to_wire();
+
+/// A batch on its way into a lane of this shard.
+struct NewBatch {
+    origin: Origin,
+    produce: Produce,
+    record_count: u32,
+    batch: Piece,
+    socket_ns: u32,
+    received_at: Monotonic,
+}
+
+/// Why a batch was not appended.
+enum NotAppended {
+    Wait,
+    Refused(Refusal),
+}
+
+impl Shard {
+    pub(super) fn on_produce<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        conn: Conn,
+        header: &FrameHeader,
+        produce: Produce,
+        frame: Piece,
+    ) -> Flow {
+        let origin = Origin::Conn { conn, correlation: header.correlation };
+        let range = header.payload_range();
+        let batch = Piece::new(frame.slot, frame.start as usize + range.start, range.len());
+        if self.stopping.is_some() {
+            self.refuse(cx, origin, KIND, STOPPING);
+            return Flow::Done;
+        }
+        let Some(lane) = self.partitions.get(produce.partition).map(|found| found.lane) else {
+            return self.produce_elsewhere(cx, conn, header, produce, batch);
+        };
+        let room = &self.lanes[usize::from(lane)];
+        if room.is_busy {
+            // The frame stays in the session's slot until there is room.
+            if self.can_hold(cx.memory, 2 * frame.len as usize) {
+                self.counters.lane_busy += 1;
+                return Flow::Wait(Wait::Lane(lane));
+            }
+            self.refuse(cx, origin, KIND, OVERLOADED);
+            return Flow::Done;
+        }
+        // A commit holds a copy until it is durable, and the tail cache for a while.
+        if !self.can_hold(cx.memory, batch.len as usize) {
+            self.refuse(cx, origin, KIND, OVERLOADED);
+            return Flow::Done;
+        }
+        let record_count = match check_batch(cx.memory.piece(batch)) {
+            Ok(record_count) => record_count,
+            Err(error) => {
+                self.refuse_batch(cx, origin, error);
+                return Flow::Done;
+            }
+        };
+        let session = self.sessions.get(conn).expect("a frame of this session is being taken");
+        let received_at = session.incoming.last_byte_at;
+        let socket_ns = saturate(received_at - session.incoming.first_byte_at);
+        let new = NewBatch { origin, produce, record_count, batch, socket_ns, received_at };
+        match self.append_batch(cx, usize::from(lane), &new) {
+            Ok(()) => Flow::Done,
+            Err(NotAppended::Wait) => {
+                self.counters.lane_busy += 1;
+                Flow::Wait(Wait::Lane(lane))
+            }
+            Err(NotAppended::Refused(refusal)) => {
+                self.refuse(cx, origin, KIND, refusal);
+                Flow::Done
+            }
+        }
+    }
+
+    fn refuse_batch<M: Memory>(&mut self, cx: &mut Cx<'_, M>, origin: Origin, error: BatchError) {
+        self.counters.batches_invalid += 1;
+        let refusal = Refusal::new(error.code(), "the batch breaks a rule; nothing was appended");
+        self.refuse(cx, origin, KIND, refusal);
+    }
+
+    /// The partition is another shard's, or nobody's.
+    fn produce_elsewhere<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        conn: Conn,
+        header: &FrameHeader,
+        produce: Produce,
+        batch: Piece,
+    ) -> Flow {
+        let origin = Origin::Conn { conn, correlation: header.correlation };
+        let shard = match self.home_elsewhere(produce.partition) {
+            Ok(shard) => shard,
+            Err(refusal) => {
+                self.refuse(cx, origin, KIND, refusal);
+                return Flow::Done;
+            }
+        };
+        match check_batch(cx.memory.piece(batch)) {
+            Ok(record_count) => {
+                self.forward_produce(cx, shard, conn, header, produce, record_count, batch);
+            }
+            Err(error) => self.refuse_batch(cx, origin, error),
+        }
+        Flow::Done
+    }
+
+    /// A batch that another shard forwarded: appended now or when there is room, in order.
+    pub(super) fn on_forwarded_produce<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        origin: Origin,
+        produce: Produce,
+        record_count: u32,
+        bytes: &[u8],
+    ) {
+        self.counters.requests_adopted += 1;
+        if self.stopping.is_some() {
+            return self.refuse(cx, origin, KIND, STOPPING);
+        }
+        let Some(lane) = self.partitions.get(produce.partition).map(|found| found.lane) else {
+            let refusal = self.unknown_partition(produce.partition);
+            return self.refuse(cx, origin, KIND, refusal);
+        };
+        if !self.can_hold(cx.memory, 2 * bytes.len()) {
+            return self.refuse(cx, origin, KIND, OVERLOADED);
+        }
+        let slot = cx.memory.allocate(bytes.len());
+        cx.memory.bytes_mut(slot)[..bytes.len()].copy_from_slice(bytes);
+        let batch = Piece::new(slot, 0, bytes.len());
+        let received_at = cx.now.monotonic;
+        let adopted = Adopted { origin, produce, record_count, batch, received_at };
+        self.lanes[usize::from(lane)].adopted.push_back(adopted);
+        self.resume_all_adopted(cx, usize::from(lane));
+    }
+
+    fn resume_all_adopted<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize) {
+        let mut left = SESSION_QUANTUM_BYTES as i64;
+        while left > 0 && !self.lanes[lane].is_busy && !self.lanes[lane].adopted.is_empty() {
+            left -= self.resume_adopted(cx, lane);
+        }
+    }
+
+    /// Appends the oldest forwarded batch. Returns the bytes touched.
+    pub(super) fn resume_adopted<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize) -> i64 {
+        let Some(&adopted) = self.lanes[lane].adopted.front() else { return 0 };
+        let Adopted { origin, produce, record_count, batch, received_at } = adopted;
+        let new = NewBatch { origin, produce, record_count, batch, socket_ns: 0, received_at };
+        match self.append_batch(cx, lane, &new) {
+            Err(NotAppended::Wait) => return 0,
+            // An ack of level `none` is not sent, but the one who forwarded waits for an answer.
+            Ok(()) if produce.durability == Durability::None => {
+                self.answer(cx, origin, Answer::Nothing);
+            }
+            Ok(()) => {}
+            Err(NotAppended::Refused(refusal)) => self.refuse(cx, origin, KIND, refusal),
+        }
+        self.lanes[lane].adopted.pop_front();
+        cx.memory.release(batch.slot);
+        i64::from(batch.len)
+    }
+
+    fn append_batch<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        lane: usize,
+        new: &NewBatch,
+    ) -> Result<(), NotAppended> {
+        let now = cx.now.monotonic;
+        let NewBatch { produce, record_count, batch, .. } = *new;
+        let deadline = match produce.timeout_ms {
+            0 => Monotonic(u64::MAX),
+            timeout_ms => new.received_at + Nanos::from_millis(u64::from(timeout_ms)),
+        };
+        if now > deadline {
+            self.counters.requests_expired += 1;
+            let late = "the deadline passed before the batch was appended";
+            return Err(NotAppended::Refused(Refusal::new(ErrorCode::Expired, late)));
+        }
+        let entry = NewEntry {
+            kind: EntryKind::Batch.to_wire(),
+            partition: produce.partition,
+            record_count,
+            body: Body::Piece(batch),
+            crc_checked: true,
+        };
+        let target = &mut self.lanes[lane];
+        let appended = match target.log.append(&mut cx.io(&mut self.ops), entry) {
+            Ok(appended) => appended,
+            Err(AppendError::Busy) => {
+                target.is_busy = true;
+                return Err(NotAppended::Wait);
+            }
+            Err(error) => return Err(NotAppended::Refused(append_refusal(error))),
+        };
+        self.counters.batches_in += 1;
+        self.counters.records_in += u64::from(record_count);
+        self.counters.batch_bytes_in += u64::from(batch.len);
+        let level = produce.durability;
+        let mut pending = Pending {
+            lsn: appended.lsn,
+            origin: new.origin,
+            base_offset: appended.base_offset,
+            epoch: appended.epoch,
+            append_time: appended.append_time,
+            partition: produce.partition,
+            record_count,
+            bytes: entry_bytes(batch.len as usize) as u32,
+            socket_ns: new.socket_ns,
+            queue_ns: saturate(now - new.received_at),
+            want_stages: produce.want_stages,
+            appended_at: now,
+            deadline,
+        };
+        if !level.is_durable() {
+            // One replica is its own quorum. Its memory is all that these levels ask for.
+            let reached = Durability::QuorumMemory;
+            pending.deadline = Monotonic(u64::MAX);
+            pending.origin = Origin::Nobody;
+            if level.is_acknowledged() {
+                let stages = StageTimes {
+                    socket_ns: pending.socket_ns,
+                    queue_ns: pending.queue_ns,
+                    ..StageTimes::default()
+                };
+                let ack = ack_of(&pending, reached, stages);
+                self.ack(cx, new.origin, &ack);
+            }
+        }
+        self.lanes[lane].push_pending(pending);
+        Ok(())
+    }
+
+    /// Everything through this LSN is durable, and since there is one replica, committed.
+    pub(super) fn on_durable<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        lane: usize,
+        through: Lsn,
+        write_done_at: Monotonic,
+        flush_done_at: Monotonic,
+    ) {
+        let now = cx.now.monotonic;
+        loop {
+            let target = &mut self.lanes[lane];
+            let Some(pending) = target.pending.front().copied() else { break };
+            if pending.lsn > through {
+                break;
+            }
+            target.pending.pop_front();
+            self.wake_waiters(pending.partition, pending.bytes);
+            if pending.origin == Origin::Nobody {
+                continue;
+            }
+            let mut stages = StageTimes::default();
+            if pending.want_stages {
+                let gathered_at = self.lanes[lane].gathered_at(pending.lsn).unwrap_or(now);
+                stages = StageTimes {
+                    socket_ns: pending.socket_ns,
+                    queue_ns: pending.queue_ns,
+                    append_ns: saturate(gathered_at.min(write_done_at) - pending.appended_at),
+                    write_ns: saturate(write_done_at - gathered_at),
+                    flush_ns: saturate(flush_done_at - write_done_at),
+                    replicate_ns: 0,
+                    quorum_ns: 0,
+                    reply_ns: saturate(now - flush_done_at),
+                };
+            }
+            let ack = ack_of(&pending, Durability::QuorumDurable, stages);
+            self.ack(cx, pending.origin, &ack);
+        }
+        let target = &mut self.lanes[lane];
+        if target.pending.is_empty() {
+            target.turns.clear();
+            target.deadline_min = Monotonic(u64::MAX);
+        }
+    }
+
+    /// The lane's directory failed: what is not durable may or may not survive.
+    pub(super) fn fail_pending<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize) {
+        let failed = "the data directory failed before the batch was durable";
+        while let Some(pending) = self.lanes[lane].pending.pop_front() {
+            self.refuse(cx, pending.origin, KIND, Refusal::new(ErrorCode::StorageFailed, failed));
+        }
+        self.lanes[lane].turns.clear();
+        self.lanes[lane].deadline_min = Monotonic(u64::MAX);
+    }
+
+    /// Tells those whose deadline has passed that the outcome is open. Their batches stay.
+    pub(super) fn expire_pending<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize) {
+        let now = cx.now.monotonic;
+        if self.lanes[lane].deadline_min > now {
+            return;
+        }
+        let mut next = Monotonic(u64::MAX);
+        for at in 0..self.lanes[lane].pending.len() {
+            let pending = &mut self.lanes[lane].pending[at];
+            if pending.deadline > now {
+                next = next.min(pending.deadline);
+                continue;
+            }
+            let origin = std::mem::replace(&mut pending.origin, Origin::Nobody);
+            pending.deadline = Monotonic(u64::MAX);
+            self.counters.requests_expired += 1;
+            let late = "the deadline passed before the batch was durable";
+            self.refuse(cx, origin, KIND, Refusal::new(ErrorCode::DeadlineExceeded, late));
+        }
+        self.lanes[lane].deadline_min = next;
+    }
+}
+
+/// Header, checksum, records: each once.
+fn check_batch(bytes: &[u8]) -> Result<u32, BatchError> {
+    let batch = BatchView::check_header(bytes)?;
+    if !is_planted(Bug::BodyChecksumNotChecked) {
+        batch.check_crc()?;
+    }
+    if batch.header().compression == Compression::None {
+        batch.check_records()?;
+    }
+    Ok(batch.header().record_count)
+}
+
+fn ack_of(pending: &Pending, level: Durability, stages: StageTimes) -> ProduceAck {
+    ProduceAck {
+        base_offset: pending.base_offset,
+        epoch: pending.epoch,
+        append_time: pending.append_time,
+        partition: pending.partition,
+        record_count: pending.record_count,
+        level,
+        stages: pending.want_stages.then_some(stages),
+    }
+}
+
+fn append_refusal(error: AppendError) -> Refusal {
+    let refusal = Refusal::new;
+    match error {
+        AppendError::Busy => OVERLOADED,
+        AppendError::Full => Refusal {
+            retry_after_ms: 20 * RETRY_AFTER_MS,
+            ..refusal(ErrorCode::StorageFull, "no room on the disk; nothing was appended")
+        },
+        AppendError::Failed => {
+            refusal(ErrorCode::StorageUnavailable, "the data directory has failed")
+        }
+        AppendError::Recovering => RECOVERING,
+        AppendError::Stopping => STOPPING,
+        AppendError::UnknownPartition => refusal(ErrorCode::UnknownPartition, "no such partition"),
+        AppendError::TooLarge { .. } => refusal(ErrorCode::InvalidBatch, "the batch is too large"),
+        AppendError::TooManyRecords { .. } => {
+            refusal(ErrorCode::InvalidBatch, "the batch has too many records")
+        }
+        AppendError::CorruptBody => refusal(ErrorCode::CorruptBatch, "the batch is damaged"),
+    }
+}
+
+fn saturate(length: Nanos) -> u32 {
+    u32::try_from(length.0).unwrap_or(u32::MAX)
+}

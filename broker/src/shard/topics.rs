@@ -1,0 +1,275 @@
+//! Topics: listed and described from the view, created and deleted by shard 0. And what a new view
+//! means for the partitions that are led here.
+
+use std::sync::Arc;
+
+use corelog_protocol::ErrorCode;
+use corelog_protocol::frame::FrameKind;
+use corelog_protocol::ids::{PartitionId, ShardId, TopicId};
+use corelog_protocol::message::{
+    PartitionPlace, TOPIC_LIST_MAX, TopicCreate, TopicCreateReply, TopicDelete, TopicDeleteReply,
+    TopicDescribe, TopicDescribeReply, TopicInfo, TopicList, TopicListReply,
+    TopicSettings as WireSettings, TopicSummary,
+};
+
+use super::effect::Effect;
+use super::event::Conn;
+use super::lane::Origin;
+use super::message::{Answer, Change, Refusal, ShardMessage};
+use super::route::{Forward, ForwardKind, METADATA_LOST};
+use super::{Cx, Shard};
+use crate::log::Retention;
+use crate::memory::Memory;
+use crate::metadata::topic::is_valid_name;
+use crate::metadata::view::{View, lane_shard};
+use crate::metadata::{Link, Topic, TopicSettings};
+
+impl Shard {
+    pub(super) fn on_topic_create<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        conn: Conn,
+        correlation: u64,
+        create: TopicCreate,
+    ) {
+        let kind = FrameKind::TopicCreate.to_wire();
+        let settings = TopicSettings {
+            partitions: create.settings.partitions,
+            retention_ms: create.settings.retention_ms,
+            retention_bytes: create.settings.retention_bytes,
+        };
+        let refusal = if !is_valid_name(&create.name) {
+            Some(Refusal::new(ErrorCode::InvalidTopic, "1 to 249 of [a-zA-Z0-9._-]"))
+        } else if !settings.is_valid() {
+            Some(Refusal::new(ErrorCode::InvalidConfig, "a setting is out of its bounds"))
+        } else if create.settings.replicas > 1 {
+            Some(Refusal::new(ErrorCode::InvalidConfig, "one replica is all this broker has"))
+        } else if self.view.topic(&create.name).is_some() {
+            Some(Refusal::new(ErrorCode::TopicExists, "a topic of this name exists"))
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            return self.refuse_conn(cx, conn, correlation, kind, refusal);
+        }
+        let name: Box<str> = create.name.into();
+        let change = Change::TopicCreate { name: name.clone(), settings };
+        self.ask_change(cx, conn, ForwardKind::Create { conn, correlation, name }, change);
+    }
+
+    pub(super) fn on_topic_delete<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        conn: Conn,
+        correlation: u64,
+        delete: TopicDelete,
+    ) {
+        let change = Change::TopicDelete { name: delete.name.into() };
+        self.ask_change(cx, conn, ForwardKind::Delete { conn, correlation }, change);
+    }
+
+    /// Asks shard 0, which may be this one: then the question is kept all the same, and answered
+    /// without a message.
+    fn ask_change<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        conn: Conn,
+        kind: ForwardKind,
+        change: Change,
+    ) {
+        if let Some(session) = self.sessions.answerable(conn) {
+            session.requests += 1;
+        }
+        let shard = ShardId(0);
+        let (correlation, kind_number) = match &kind {
+            ForwardKind::Create { correlation, .. } => (*correlation, FrameKind::TopicCreate),
+            ForwardKind::Delete { correlation, .. } => (*correlation, FrameKind::TopicDelete),
+            kind => unreachable!("{kind:?} is no change"),
+        };
+        let kind_number = kind_number.to_wire();
+        let forward = Forward { shard, kind, held_bytes: 512 };
+        if self.config.shard == shard {
+            self.held_bytes += forward.held_bytes;
+            let id = self.forwards.insert(forward);
+            return self.on_change(cx, Origin::Gather(id), change);
+        }
+        let message = |token| ShardMessage::Change { token, change };
+        if self.forward(cx, forward, message).is_none() {
+            self.end_request(conn);
+            let code = super::replies::OVERLOADED;
+            self.refuse_conn(cx, conn, correlation, kind_number, code);
+        }
+    }
+
+    /// A change that was asked for on shard 0 itself is answered.
+    pub(super) fn on_own_change<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        origin: Origin,
+        answer: Answer,
+    ) {
+        if let Origin::Gather(id) = origin {
+            self.on_answer(cx, super::message::Token(id.pack()), answer);
+        }
+    }
+
+    pub(super) fn on_created<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        conn: Conn,
+        correlation: u64,
+        name: &str,
+        answer: Answer,
+    ) {
+        let kind = FrameKind::TopicCreate.to_wire();
+        let refusal = match answer {
+            Answer::Changed(id) => match self.view.topic(name) {
+                Some(topic) if topic.id == id => {
+                    let reply = TopicCreateReply { topic: self.topic_info(topic) };
+                    return self.send_message(cx, conn, correlation, &reply);
+                }
+                // Created, and deleted by someone else before the answer.
+                _ => Refusal::new(ErrorCode::UnknownTopic, "created, and deleted meanwhile"),
+            },
+            Answer::Refused(refusal) => refusal,
+            answer => unreachable!("a creation was answered with {answer:?}"),
+        };
+        self.refuse_conn(cx, conn, correlation, kind, refusal);
+    }
+
+    pub(super) fn on_deleted<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        conn: Conn,
+        correlation: u64,
+        id: TopicId,
+    ) {
+        self.send_message(cx, conn, correlation, &TopicDeleteReply { id });
+    }
+
+    pub(super) fn on_topic_list<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        conn: Conn,
+        correlation: u64,
+        list: &TopicList,
+    ) {
+        let most = match list.count_max as usize {
+            0 => TOPIC_LIST_MAX,
+            count => count.min(TOPIC_LIST_MAX),
+        };
+        let mut after = self.view.state().topics_after(&list.after);
+        // Names are up to 249 bytes: what fits the frame cap is counted as if all were.
+        let fits = (self.config.frame_bytes_max / 320).max(1);
+        let summary = |topic: &Arc<Topic>| TopicSummary {
+            id: topic.id,
+            name: topic.name.to_string(),
+            partitions: topic.settings.partitions,
+            replicas: 1,
+        };
+        let topics = after.by_ref().take(most.min(fits)).map(summary).collect();
+        let reply = TopicListReply { topics, more: after.next().is_some() };
+        drop(after);
+        self.send_message(cx, conn, correlation, &reply);
+    }
+
+    pub(super) fn on_topic_describe<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        conn: Conn,
+        correlation: u64,
+        describe: &TopicDescribe,
+    ) {
+        let refusal = match self.view.topic(&describe.name) {
+            Some(topic) => {
+                let reply = TopicDescribeReply { topic: self.topic_info(topic) };
+                return self.send_message(cx, conn, correlation, &reply);
+            }
+            None if self.view.is_lost() => METADATA_LOST,
+            None if self.view.version() == 0 => super::replies::RECOVERING,
+            None => Refusal::new(ErrorCode::UnknownTopic, "no topic of this name"),
+        };
+        let kind = FrameKind::TopicDescribe.to_wire();
+        self.refuse_conn(cx, conn, correlation, kind, refusal);
+    }
+
+    fn topic_info(&self, topic: &Topic) -> TopicInfo {
+        let place = |(partition, link): (PartitionId, Link)| {
+            let local = self.lane_index(link.lane);
+            PartitionPlace {
+                partition,
+                lane: link.lane,
+                broker: 0,
+                shard: lane_shard(link.lane, self.config.shards),
+                // Known for lanes led here only.
+                epoch: local.map(|at| self.lanes[usize::from(at)].log.epoch()).unwrap_or_default(),
+            }
+        };
+        TopicInfo {
+            id: topic.id,
+            name: topic.name.to_string(),
+            settings: WireSettings {
+                partitions: topic.settings.partitions,
+                replicas: 1,
+                retention_ms: topic.settings.retention_ms,
+                retention_bytes: topic.settings.retention_bytes,
+            },
+            places: topic.partitions().map(place).collect(),
+        }
+    }
+
+    /// A new view is in force here from now on: partitions come and go.
+    pub(super) fn on_view<M: Memory>(&mut self, cx: &mut Cx<'_, M>, view: Arc<View>) {
+        let version = view.version();
+        let is_first = !self.has_view;
+        if !is_first && version <= self.view.version() && !view.is_lost() {
+            return;
+        }
+        self.counters.views_applied += 1;
+        self.has_view = true;
+        let old = std::mem::replace(&mut self.view, view);
+        if version > 0 && self.lanes_are_due() {
+            self.make_lanes(cx);
+        }
+        let new = Arc::clone(&self.view);
+        let (was, is) = (old.state().topics(), new.state().topics());
+        for (id, topic) in was {
+            if !is.contains_key(id) {
+                self.close_partitions(topic);
+            }
+        }
+        for (id, topic) in is {
+            if !was.contains_key(id) {
+                self.open_partitions(topic);
+            }
+        }
+        if self.config.shard != ShardId(0) {
+            let message = Box::new(ShardMessage::ViewApplied { version });
+            cx.effects.push(Effect::Tell { to: ShardId(0), message });
+        }
+    }
+
+    fn open_partitions(&mut self, topic: &Topic) {
+        let retention = Retention {
+            age_ms: topic.settings.retention_ms,
+            bytes: topic.settings.retention_bytes,
+        };
+        for (partition, link) in topic.partitions() {
+            if let Some(lane) = self.lane_index(link.lane) {
+                self.partitions.insert(partition, lane);
+                self.lanes[usize::from(lane)].log.open_partition(partition, retention);
+            }
+        }
+    }
+
+    fn close_partitions(&mut self, topic: &Topic) {
+        for (partition, _) in topic.partitions() {
+            let Some(closed) = self.partitions.remove(partition) else { continue };
+            self.lanes[usize::from(closed.lane)].log.delete_partition(partition);
+            // Whoever waits for its records is told that there is no such partition.
+            for id in closed.waiters {
+                self.hurry_fetch(id);
+            }
+        }
+    }
+}
