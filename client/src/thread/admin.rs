@@ -1,0 +1,123 @@
+//! Making topics, and asking about them.
+
+use super::Inner;
+use super::signal::Signal;
+use crate::engine::{AdminReply, AdminRequest, PartitionOffsets, Position};
+use crate::{Error, StatusReply, TopicInfo, TopicSettings, TopicSummary};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Makes topics, and asks about them. Every call blocks, at most for its timeout.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    inner: Arc<Inner>,
+    timeout: Duration,
+}
+
+impl Admin {
+    pub(super) fn new(inner: Arc<Inner>) -> Self {
+        Self { inner, timeout: Duration::from_secs(30) }
+    }
+
+    /// How long a call may take. Default 30 s.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Makes a topic with these many partitions that keeps its data for ever.
+    ///
+    /// # Errors
+    /// The broker's refusal, or what kept it from being asked.
+    pub fn create_topic(&self, name: &str, partitions: u32) -> Result<TopicInfo, Error> {
+        let settings =
+            TopicSettings { partitions, replicas: 0, retention_ms: None, retention_bytes: None };
+        self.create_topic_with(name, settings)
+    }
+
+    /// Makes a topic.
+    ///
+    /// # Errors
+    /// The broker's refusal, or what kept it from being asked.
+    pub fn create_topic_with(
+        &self,
+        name: &str,
+        settings: TopicSettings,
+    ) -> Result<TopicInfo, Error> {
+        match self.ask(AdminRequest::CreateTopic { name: name.to_owned(), settings })? {
+            AdminReply::Created(topic) => Ok(topic),
+            _ => Err(Error::Protocol("an answer of the wrong kind")),
+        }
+    }
+
+    /// All topics, by name.
+    ///
+    /// # Errors
+    /// The broker's refusal, or what kept it from being asked.
+    pub fn list_topics(&self) -> Result<Vec<TopicSummary>, Error> {
+        match self.ask(AdminRequest::ListTopics)? {
+            AdminReply::Topics(topics) => Ok(topics),
+            _ => Err(Error::Protocol("an answer of the wrong kind")),
+        }
+    }
+
+    /// A topic's settings, and where its partitions live.
+    ///
+    /// # Errors
+    /// The broker's refusal, or what kept it from being asked.
+    pub fn describe_topic(&self, name: &str) -> Result<TopicInfo, Error> {
+        match self.ask(AdminRequest::DescribeTopic { name: name.to_owned() })? {
+            AdminReply::Topic(topic) => Ok(topic),
+            _ => Err(Error::Protocol("an answer of the wrong kind")),
+        }
+    }
+
+    /// Deletes a topic and its data.
+    ///
+    /// # Errors
+    /// The broker's refusal, or what kept it from being asked.
+    pub fn delete_topic(&self, name: &str) -> Result<(), Error> {
+        self.ask(AdminRequest::DeleteTopic { name: name.to_owned() }).map(drop)
+    }
+
+    /// The bounds of a partition, and the offset of a position in it.
+    ///
+    /// # Errors
+    /// The broker's refusal, or what kept it from being asked.
+    pub fn offsets(
+        &self,
+        topic: &str,
+        partition: u32,
+        at: Position,
+    ) -> Result<PartitionOffsets, Error> {
+        let topic = topic.to_owned();
+        match self.ask(AdminRequest::Offsets { topic, partition, at })? {
+            AdminReply::Offsets(offsets) => Ok(offsets),
+            _ => Err(Error::Protocol("an answer of the wrong kind")),
+        }
+    }
+
+    /// The broker's counters whose names start with `prefix`, by shard.
+    ///
+    /// # Errors
+    /// The broker's refusal, or what kept it from being asked.
+    pub fn status(&self, prefix: &str) -> Result<StatusReply, Error> {
+        match self.ask(AdminRequest::Status { prefix: prefix.to_owned() })? {
+            AdminReply::Status(status) => Ok(status),
+            _ => Err(Error::Protocol("an answer of the wrong kind")),
+        }
+    }
+
+    fn ask(&self, request: AdminRequest) -> Result<AdminReply, Error> {
+        let signal = Arc::new(Signal::default());
+        let mut step = self.inner.shared.step();
+        let now = step.now;
+        let core = &mut *step.core;
+        let deadline = now.monotonic.after(self.timeout.as_nanos() as u64);
+        let id = core.engine.request(now, request, deadline, &mut core.effects);
+        core.requests.insert(id, Arc::clone(&signal));
+        step.finish();
+        signal.wait_until(None).unwrap_or(Err(Error::Closed))
+    }
+}

@@ -1,0 +1,160 @@
+//! The IO thread: waits for sockets and timers, reads, steps the engine, tells users. It alone
+//! calls callbacks, so they come one at a time and in order.
+
+use super::core::Shared;
+use super::delivery::{Outcome, Token};
+use crate::engine::{Event, LinkId};
+use mio::{Events, Poll};
+use std::io::{ErrorKind, Read};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The waker's token; links count from 1.
+pub(super) const WAKER: mio::Token = mio::Token(0);
+
+/// One read takes at most this much: a quarter of what a second core's cache holds.
+const READ_BYTES: usize = 256 << 10;
+
+pub(super) struct IoThread {
+    pub shared: Arc<Shared>,
+    pub poll: Poll,
+    /// How long to look for work without sleeping.
+    pub spin: Duration,
+}
+
+/// However the thread ends, nobody waits for it for ever.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let mut step = self.0.step();
+        let now = step.now;
+        step.core.is_stopping = true;
+        let core = &mut *step.core;
+        core.engine.close(now, &mut core.effects);
+        for signal in core.consumers.values() {
+            signal.set(());
+        }
+        let flushes = std::mem::take(&mut core.flushes);
+        let outcomes = step.finish_on_io_thread();
+        for signal in flushes.into_values() {
+            signal.set(());
+        }
+        outcomes.into_iter().for_each(|outcome| drop(outcome.tell()));
+    }
+}
+
+impl IoThread {
+    pub(super) fn run(mut self) {
+        let ending = Ending(Arc::clone(&self.shared));
+        self.shared.lock().io_thread = Some(std::thread::current().id());
+        let mut events = Events::with_capacity(64);
+        let mut buffer = vec![0; READ_BYTES];
+        let mut used: Vec<Vec<Token>> = Vec::new();
+        let mut outcomes = Vec::new();
+        let mut busy_until = Instant::now();
+        while let Some(timeout) = self.prepare(&mut used, &mut outcomes, busy_until) {
+            tell(&mut outcomes, &mut used);
+            if let Err(error) = self.poll.poll(&mut events, timeout)
+                && error.kind() != ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "poll failed: the client stops");
+                break;
+            }
+            self.shared.lock().is_asleep = false;
+            if !self.spin.is_zero() && !events.is_empty() {
+                busy_until = Instant::now() + self.spin;
+            }
+            for event in &events {
+                if event.token() == WAKER {
+                    continue;
+                }
+                let link = LinkId(event.token().0 as u64);
+                if event.is_writable() || event.is_error() {
+                    let mut step = self.shared.step();
+                    let now = step.now;
+                    step.core.on_writable(now, link);
+                    outcomes.append(&mut step.finish_on_io_thread());
+                }
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    self.read(link, &mut buffer, &mut outcomes);
+                }
+                tell(&mut outcomes, &mut used);
+            }
+        }
+        drop(ending);
+    }
+
+    /// Before the sleep: timers, and how long to sleep. None: stop.
+    fn prepare(
+        &self,
+        used: &mut Vec<Vec<Token>>,
+        outcomes: &mut Vec<Outcome>,
+        busy_until: Instant,
+    ) -> Option<Option<Duration>> {
+        let mut step = self.shared.step();
+        let now = step.now;
+        let core = &mut *step.core;
+        if core.is_stopping {
+            return None;
+        }
+        used.drain(..).for_each(|tokens| core.engine.recycle(tokens));
+        if core.engine.next_wake().is_some_and(|wake| wake <= now.monotonic) {
+            core.engine.on_event(now, Event::Timer, &mut core.effects);
+        }
+        outcomes.append(&mut step.finish_on_io_thread());
+        let mut core = self.shared.lock();
+        if core.is_stopping {
+            return None;
+        }
+        let wake = core.engine.next_wake();
+        let spinning = !self.spin.is_zero() && Instant::now() < busy_until;
+        if spinning || !outcomes.is_empty() {
+            return Some(Some(Duration::ZERO));
+        }
+        core.sleeps_until = wake;
+        core.is_asleep = true;
+        let now = self.shared.monotonic();
+        Some(wake.map(|wake| Duration::from_nanos(wake.since(now))))
+    }
+
+    /// Reads until nothing is left: readiness is told once.
+    fn read(&self, link: LinkId, buffer: &mut [u8], outcomes: &mut Vec<Outcome>) {
+        let Some(stream) = self.shared.lock().stream(link) else { return };
+        loop {
+            let read = (&*stream).read(buffer);
+            let mut step = self.shared.step();
+            let now = step.now;
+            let core = &mut *step.core;
+            let more = match read {
+                Ok(0) => {
+                    core.on_ended(link);
+                    false
+                }
+                Ok(bytes) => {
+                    let whole = bytes == buffer.len();
+                    let bytes = buffer.get(..bytes).unwrap_or_default();
+                    let event = Event::Received { link, bytes };
+                    core.engine.on_event(now, event, &mut core.effects);
+                    // A read that came up short has emptied the socket; what comes later is told.
+                    whole
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => true,
+                Err(error) => {
+                    tracing::debug!(%error, "read failed");
+                    core.on_ended(link);
+                    false
+                }
+            };
+            outcomes.append(&mut step.finish_on_io_thread());
+            if !more {
+                return;
+            }
+        }
+    }
+}
+
+fn tell(outcomes: &mut Vec<Outcome>, used: &mut Vec<Vec<Token>>) {
+    used.extend(outcomes.drain(..).map(Outcome::tell));
+}
