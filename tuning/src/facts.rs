@@ -174,7 +174,7 @@ fn file_system(path: &Path) -> io::Result<String> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: all-zero bytes are a valid value, and the call has filled it.
-    let magic = unsafe { stat.assume_init() }.f_type as i64;
+    let magic = unsafe { stat.assume_init() }.f_type;
     Ok(match magic {
         libc::TMPFS_MAGIC => "tmpfs".into(),
         0x858458f6 => "ramfs".into(),
