@@ -1,18 +1,28 @@
 //! Measures Corelog and proves that it works: `corelog-bench help` lists how.
 
 mod conditions;
+mod cost;
+mod demo;
 mod floor;
+mod forwarded;
+mod kill;
 mod latency;
 mod load;
 mod os;
 mod place;
 mod report;
+mod speed;
+mod traffic;
 mod verify;
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: cost::counting::Counting = cost::counting::Counting;
 
 #[derive(Parser)]
 #[command(name = "corelog-bench", about, version)]
@@ -23,6 +33,15 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// See it work: real messages through real sockets onto a real disk and back
+    Demo {
+        /// A folder on the disk to use (default: under target/)
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// A quarter of the time
+        #[arg(long)]
+        quick: bool,
+    },
     /// Measure the least that such a broker could cost on this machine
     Floor {
         /// A folder on the disk to measure (default: under target/)
@@ -35,17 +54,104 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Measure the broker beside the floor, in turns, and print the ratios
+    Speed {
+        /// A folder on the disk to measure (default: under target/)
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// How often everything is measured; the medians count
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Length of each measurement
+        #[arg(long, default_value_t = 2.0)]
+        seconds: f64,
+        /// Lanes of the one shard (the floor has one log)
+        #[arg(long, default_value_t = 1)]
+        lanes: u32,
+        /// Partitions of the topic
+        #[arg(long, default_value_t = 16)]
+        partitions: u32,
+        /// Print JSON instead of tables
+        #[arg(long)]
+        json: bool,
+    },
+    /// Count allocations per batch and system calls per commit
+    Cost {
+        /// A folder on the disk to use (default: under target/)
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+    /// Kill the real broker process under load, again and again, and check what it had acknowledged
+    KillCycles {
+        /// A folder on the disk to use (default: under target/)
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// The broker's binary (default: corelogd next to this one)
+        #[arg(long)]
+        broker: Option<PathBuf>,
+        #[arg(long, default_value_t = 100)]
+        cycles: u32,
+        /// Chooses the moments of the kills (default: by the clock)
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Records per second
+        #[arg(long, default_value_t = 5000.0)]
+        per_second: f64,
+        /// Instead: fill the broker with so much, kill it once, and time its recovery
+        #[arg(long)]
+        fill_gib: Option<f64>,
+    },
+    /// Check that the client talks to the core that owns the data, and that a client which insists
+    /// on the wrong core is served all the same
+    Forwarded {
+        /// A folder on the disk to use (default: under target/)
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// Length of each of the three runs
+        #[arg(long, default_value_t = 2.0)]
+        seconds: f64,
+    },
 }
 
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
-        Command::Floor { dir, seconds, json } => floor::report(dir.as_deref(), seconds, json),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(Arguments::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("corelog-bench: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// False: it ran, and something was not as it should be.
+fn run(command: Command) -> io::Result<bool> {
+    match command {
+        Command::Demo { dir, quick } => demo::run(&demo::Settings { folder: dir, quick }),
+        Command::Floor { dir, seconds, json } => {
+            floor::report(dir.as_deref(), seconds, json).map(|()| true)
+        }
+        Command::Speed { dir, rounds, seconds, lanes, partitions, json } => {
+            let folder = dir;
+            let as_json = json;
+            speed::run(&speed::Settings { folder, rounds, seconds, lanes, partitions, as_json })
+        }
+        Command::Cost { dir } => cost::run(dir.as_deref()),
+        Command::KillCycles { dir: folder, broker, cycles, seed, per_second, fill_gib } => {
+            let binary = broker.unwrap_or_else(kill::default_binary);
+            match fill_gib {
+                Some(gib) => kill::fill::run(&kill::fill::Settings { folder, binary, gib }),
+                None => {
+                    let seed = seed.unwrap_or_else(seed_by_the_clock);
+                    kill::run(&kill::Settings { folder, binary, cycles, seed, per_second })
+                }
+            }
+        }
+        Command::Forwarded { dir, seconds } => forwarded::run(dir.as_deref(), seconds),
+    }
+}
+
+fn seed_by_the_clock() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(1, |time| time.as_nanos() as u64)
 }

@@ -101,20 +101,30 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_MOD, socket, token, want)
     }
 
-    fn control(&self, what: i32, socket: &impl AsRawFd, token: usize, write: bool) -> io::Result<()> {
+    fn control(
+        &self,
+        what: i32,
+        socket: &impl AsRawFd,
+        token: usize,
+        write: bool,
+    ) -> io::Result<()> {
         let mut interest = libc::EPOLLIN;
         if write {
             interest |= libc::EPOLLOUT;
         }
         let mut event = libc::epoll_event { events: interest as u32, u64: token as u64 };
         // SAFETY: the event outlives the call; the descriptors are open while they are borrowed.
-        let result =
-            unsafe { libc::epoll_ctl(self.descriptor.as_raw_fd(), what, socket.as_raw_fd(), &mut event) };
+        let result = unsafe {
+            libc::epoll_ctl(self.descriptor.as_raw_fd(), what, socket.as_raw_fd(), &mut event)
+        };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     /// Waits until something is ready or the time is over (`None`: for ever).
-    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<impl Iterator<Item = Ready> + '_> {
+    pub fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+    ) -> io::Result<impl Iterator<Item = Ready> + '_> {
         let limit = timeout.map(|timeout| libc::timespec {
             tv_sec: timeout.as_secs() as libc::time_t,
             tv_nsec: libc::c_long::from(timeout.subsec_nanos() as i32),

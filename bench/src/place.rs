@@ -20,7 +20,8 @@ pub fn temporary_folder(wanted: Option<&Path>) -> io::Result<TempDir> {
     }
     let mut refusals = String::new();
     for candidate in [PathBuf::from("target"), PathBuf::from("."), std::env::temp_dir()] {
-        let attempt = folder_in(&candidate).and_then(|folder| check(folder.path()).map(|()| folder));
+        let attempt =
+            folder_in(&candidate).and_then(|folder| check(folder.path()).map(|()| folder));
         match attempt {
             Ok(folder) => return Ok(folder),
             Err(error) => refusals.push_str(&format!(" {}: {error}.", candidate.display())),
@@ -50,8 +51,10 @@ pub fn probe_file(folder: &Path) -> io::Result<PathBuf> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;
     file.write_all(&[0; 4096])?;
     file.sync_all()?;
-    OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(&path).map_err(|error| {
-        io::Error::new(error.kind(), format!("takes no direct I/O ({error})"))
-    })?;
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(&path)
+        .map_err(|error| io::Error::new(error.kind(), format!("takes no direct I/O ({error})")))?;
     Ok(path)
 }

@@ -151,7 +151,10 @@ mod tests {
         let mut table = Table::new(["load", "p50"]);
         table.row(["one".into(), "153 µs".into()]);
         table.row(["sixteen".into(), "9 µs".into()]);
-        assert_eq!(table.show(), "load        p50\n---------------\none      153 µs\nsixteen    9 µs\n");
+        assert_eq!(
+            table.show(),
+            "load        p50\n---------------\none      153 µs\nsixteen    9 µs\n"
+        );
     }
 
     #[test]

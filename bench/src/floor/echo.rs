@@ -18,20 +18,19 @@ const BYTES: usize = 100;
 
 pub fn run(options: &Options) -> io::Result<Latencies> {
     let (tell, told) = mpsc::channel();
-    let server = executor(options.cores.broker)
-        .spawn(move || async move {
-            let listener = TcpListener::bind("127.0.0.1:0")?;
-            let _ = tell.send(listener.local_addr()?);
-            let mut stream = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            let mut bytes = [0; BYTES];
-            loop {
-                match stream.read(&mut bytes).await? {
-                    0 => return io::Result::Ok(()),
-                    count => stream.write_all(&bytes[..count]).await?,
-                }
+    let server = executor(options.cores.broker).spawn(move || async move {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let _ = tell.send(listener.local_addr()?);
+        let mut stream = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let mut bytes = [0; BYTES];
+        loop {
+            match stream.read(&mut bytes).await? {
+                0 => return io::Result::Ok(()),
+                count => stream.write_all(&bytes[..count]).await?,
             }
-        })?;
+        }
+    })?;
     let address = told.recv().map_err(|_| io::Error::other("the echo did not start"))?;
     let cpu = options.cores.load;
     let span = options.span;

@@ -57,7 +57,12 @@ impl Options {
 }
 
 /// One run of the bare loop. The data file must have been made by [`disk::prepare`].
-pub fn run_loop(folder: &Path, mode: Mode, shape: &Shape, options: &Options) -> io::Result<Outcome> {
+pub fn run_loop(
+    folder: &Path,
+    mode: Mode,
+    shape: &Shape,
+    options: &Options,
+) -> io::Result<Outcome> {
     let server = server::start(folder, mode, shape.connections, options)?;
     let target = server.target();
     let outcome = load::run_beside(shape, &target, options.span, options.cores.load)?;
@@ -72,7 +77,11 @@ pub fn report(folder: Option<&Path>, seconds: f64, as_json: bool) -> io::Result<
     let all = Watch::start();
     if !as_json {
         println!("{}", conditions::machine());
-        println!("data in {}, {} MiB zero-filled", folder.path().display(), options.file_bytes >> 20);
+        println!(
+            "data in {}, {} MiB zero-filled",
+            folder.path().display(),
+            options.file_bytes >> 20
+        );
     }
     let (echo, conditions) = watched(|| echo::run(&options))?;
     let mut parts = vec![line("echo of 100 B", "", echo_outcome(&echo, &options), conditions)];
@@ -185,4 +194,36 @@ fn to_json(lines: &[Line], device: &disk::Device, conditions: Conditions) -> Jso
         ("loops", Json::List(rows.collect())),
         ("sequential_writes", Json::List(bandwidth.collect())),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bare_loop_acknowledges_all_that_it_is_sent_in_every_mode_and_shape() {
+        let folder = place::temporary_folder(None).unwrap();
+        let mut options = Options::seconds(0.1);
+        options.file_bytes = 8 << 20;
+        for mode in [Mode::Memory, Mode::Unflushed, Mode::Durable] {
+            for shape in Shape::ALL {
+                // The load checks that acks come in order and none is missing.
+                let outcome = run_loop(folder.path(), mode, &shape, &options).unwrap();
+                assert!(outcome.batches_in_all > 0, "{mode:?} {shape:?}");
+                assert!(outcome.batches <= outcome.batches_in_all);
+                assert_eq!(outcome.latencies.summary().count, outcome.batches);
+            }
+        }
+    }
+
+    #[test]
+    fn the_device_and_the_echo_answer() {
+        let folder = place::temporary_folder(None).unwrap();
+        let mut options = Options::seconds(0.1);
+        options.file_bytes = 8 << 20;
+        let device = disk::run(folder.path(), &options).unwrap();
+        assert!(device.commit.summary().count > 0);
+        assert!(device.bandwidth.iter().all(|(_, rate)| *rate > 0.0));
+        assert!(echo::run(&options).unwrap().summary().count > 0);
+    }
 }

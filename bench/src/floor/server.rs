@@ -57,19 +57,23 @@ impl Server {
 }
 
 /// Starts the loop on the broker's core. It serves so many connections, and ends with the last.
-pub fn start(folder: &Path, mode: Mode, connections: usize, options: &Options) -> io::Result<Server> {
+pub fn start(
+    folder: &Path,
+    mode: Mode,
+    connections: usize,
+    options: &Options,
+) -> io::Result<Server> {
     let path = disk::prepare(folder, options.file_bytes)?;
     let folder = folder.to_owned();
     let file_bytes = options.file_bytes;
     let (tell, told) = mpsc::channel();
-    let thread = executor(options.cores.broker)
-        .spawn(move || async move {
-            let file = disk::open(&folder, &path).await?;
-            let commits = Rc::new(Commits::new(mode, file, file_bytes));
-            let listener = TcpListener::bind("127.0.0.1:0")?;
-            let _ = tell.send(listener.local_addr()?);
-            Loop::new(commits, mode).serve(&listener, connections).await
-        })?;
+    let thread = executor(options.cores.broker).spawn(move || async move {
+        let file = disk::open(&folder, &path).await?;
+        let commits = Rc::new(Commits::new(mode, file, file_bytes));
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let _ = tell.send(listener.local_addr()?);
+        Loop::new(commits, mode).serve(&listener, connections).await
+    })?;
     let address = match told.recv() {
         Ok(address) => address,
         Err(_) => {
@@ -147,10 +151,10 @@ impl Loop {
     }
 
     fn ask_for_a_turn(&self) {
-        if !self.turn.replace(true) {
-            if let Some(waker) = self.turn_waker.take() {
-                waker.wake();
-            }
+        if !self.turn.replace(true)
+            && let Some(waker) = self.turn_waker.take()
+        {
+            waker.wake();
         }
     }
 

@@ -19,7 +19,6 @@ pub struct Admin {
     socket: TcpStream,
     received: Vec<u8>,
     correlation: u64,
-    pub broker: HelloReply,
 }
 
 impl Admin {
@@ -30,8 +29,8 @@ impl Admin {
         socket.write_all(&wire::opening(shard))?;
         let mut received = Vec::new();
         let control = read_frame(&mut socket, &mut received, FrameKind::HelloReply)?;
-        let broker = HelloReply::decode(&control).map_err(io::Error::other)?;
-        Ok(Self { socket, received, correlation: 0, broker })
+        HelloReply::decode(&control).map_err(io::Error::other)?;
+        Ok(Self { socket, received, correlation: 0 })
     }
 
     pub fn create_topic(&mut self, name: &str, partitions: u32) -> io::Result<Vec<PartitionPlace>> {

@@ -73,7 +73,9 @@ impl Connection {
                     self.filled -= len;
                     return Ok(());
                 }
-                Some((other, _)) => return Err(io::Error::other(format!("no hello but {other:?}"))),
+                Some((other, _)) => {
+                    return Err(io::Error::other(format!("no hello but {other:?}")));
+                }
                 None => {}
             }
         }
@@ -149,7 +151,9 @@ impl Connection {
         let (correlation, level) = match reply {
             Reply::Ack { correlation, level } => (correlation, level),
             Reply::Error(error) => return Err(io::Error::other(error)),
-            Reply::Other(kind) => return Err(io::Error::other(format!("ack expected, got {kind}"))),
+            Reply::Other(kind) => {
+                return Err(io::Error::other(format!("ack expected, got {kind}")));
+            }
         };
         if correlation != self.oldest {
             let expected = self.oldest;

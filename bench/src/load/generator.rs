@@ -128,10 +128,10 @@ impl<'a> Generator<'a> {
                 outcome.latencies.record(now.saturating_duration_since(due));
             }
         })?;
-        if let (Pace::InFlight(_), Some(now)) = (shape.pace, now) {
-            if now < *measure_to {
-                (0..count).for_each(|_| connection.ask(now));
-            }
+        if let (Pace::InFlight(_), Some(now)) = (shape.pace, now)
+            && now < *measure_to
+        {
+            (0..count).for_each(|_| connection.ask(now));
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The frames that the load sends and understands, and the few that the floor's bare server needs.
 
+use corelog_protocol::Durability;
 use corelog_protocol::batch::{BatchBuilder, NewRecord};
 use corelog_protocol::checksum::crc32c;
 use corelog_protocol::frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameKind};
@@ -8,7 +9,6 @@ use corelog_protocol::message::{ErrorReply, Hello, HelloReply};
 pub use corelog_protocol::preamble::PREAMBLE_BYTES;
 use corelog_protocol::preamble::Preamble;
 use corelog_protocol::produce::{Produce, ProduceAck};
-use corelog_protocol::Durability;
 
 /// Enough for every frame of every shape.
 pub const FRAME_BYTES_MAX: u32 = 1 << 20;
@@ -16,7 +16,10 @@ pub const FRAME_BYTES_MAX: u32 = 1 << 20;
 /// What the broker answered.
 #[derive(Debug)]
 pub enum Reply {
-    Ack { correlation: u64, level: Durability },
+    Ack {
+        correlation: u64,
+        level: Durability,
+    },
     /// In words, since it ends the run.
     Error(String),
     Other(FrameKind),

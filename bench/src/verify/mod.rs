@@ -8,4 +8,4 @@
 pub mod content;
 mod ledger;
 
-pub use ledger::{Anomaly, Ledger, Level, Verdict};
+pub use ledger::{Ledger, Level, Spot, Verdict};

@@ -1,0 +1,105 @@
+//! The real broker, as a process of its own.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use corelog_broker::config::Config;
+use corelog_protocol::ids::ShardId;
+
+use crate::load::admin::Admin;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `corelogd` next to this binary.
+pub fn default_binary() -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    own.with_file_name("corelogd")
+}
+
+pub struct Process {
+    binary: PathBuf,
+    folder: PathBuf,
+    config: Config,
+    child: Option<Child>,
+}
+
+impl Process {
+    pub fn new(binary: &Path, folder: &Path) -> io::Result<Self> {
+        if !binary.is_file() {
+            return Err(io::Error::other(format!(
+                "there is no broker at {}: build it (cargo build --release -p corelog-broker), or \
+                 name it with --broker",
+                binary.display()
+            )));
+        }
+        // The kernel chooses a port once; each life of the broker listens there again.
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let mut config = Config::embedded(folder.join("data"));
+        config.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Ok(Self { binary: binary.to_owned(), folder: folder.to_owned(), config, child: None })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.config.listen
+    }
+
+    /// Starts the broker with so many shards, and waits until it answers a hello. Gives the time
+    /// from the start of the process.
+    pub fn start(&mut self, shards: usize) -> io::Result<Duration> {
+        assert!(self.child.is_none(), "the broker runs already");
+        self.config.shards = shards;
+        let file = self.folder.join("corelogd.toml");
+        fs::write(&file, toml::to_string(&self.config).map_err(io::Error::other)?)?;
+        let log = self.folder.join("corelogd.log");
+        let output = File::options().append(true).create(true).open(&log)?;
+        let begin = Instant::now();
+        let child = Command::new(&self.binary)
+            .arg("--config")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()?;
+        self.child = Some(child);
+        loop {
+            if Admin::connect(self.address(), ShardId::ANY).is_ok() {
+                return Ok(begin.elapsed());
+            }
+            let ended = self.child.as_mut().map(Child::try_wait).transpose()?.flatten();
+            if ended.is_some() || begin.elapsed() > PATIENCE {
+                let text = fs::read_to_string(&log).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().rev().take(10).collect();
+                let last: Vec<&str> = lines.into_iter().rev().collect();
+                let what = ended.map_or("does not answer".into(), |status| status.to_string());
+                return Err(io::Error::other(format!(
+                    "the broker did not start ({what}); its last words:\n{}",
+                    last.join("\n")
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// `kill -9`, and waits until the process is gone.
+    pub fn kill(&mut self) -> io::Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill()?;
+            let status = child.wait()?;
+            if status.code().is_some() {
+                let text = format!("the broker ended by itself before it was killed: {status}");
+                return Err(io::Error::other(text));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}

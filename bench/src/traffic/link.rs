@@ -1,0 +1,125 @@
+//! The client crate, as the traffic uses it. The only file that names it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use corelog::{CallbackProducer, Client, Consumer, Error, Offset, Position, Record, Report};
+use corelog_protocol::Durability;
+
+use super::{Failure, Placed, Topic, Traffic};
+use crate::verify::content::Identity;
+
+/// A client whose deliveries go into the traffic's books.
+pub struct Link {
+    client: Client,
+    producer: CallbackProducer,
+    traffic: Arc<Traffic>,
+}
+
+/// A consumer of all partitions of the traffic's topics.
+pub struct Reader {
+    consumer: Consumer,
+    topics: BTreeMap<String, u32>,
+}
+
+/// A tag holds the producer in its upper bits and the record's number in the others.
+const NUMBER_BITS: u32 = 48;
+
+impl Link {
+    /// `insist`: send everything through this shard, whoever owns the partition.
+    pub fn connect(
+        address: SocketAddr,
+        insist: Option<u16>,
+        traffic: &Arc<Traffic>,
+    ) -> io::Result<Self> {
+        let mut builder = Client::builder().address(address).name("corelog-bench");
+        if let Some(shard) = insist {
+            builder = builder.insist_on_shard(shard);
+        }
+        let client = builder.connect()?;
+        let books = Arc::clone(traffic);
+        let producer = client.producer().on_delivery(move |tag, result| {
+            let number = tag & ((1 << NUMBER_BITS) - 1);
+            let identity = Identity { producer: (tag >> NUMBER_BITS) as u32, number };
+            books.on_settled(identity, result.map(placed).map_err(failure));
+        });
+        Ok(Self { client, producer, traffic: Arc::clone(traffic) })
+    }
+
+    pub fn create_topic(&self, name: &str, partitions: u32) -> io::Result<()> {
+        self.client.admin().create_topic(name, partitions).map(drop).map_err(io::Error::other)
+    }
+
+    /// Sends a record; the books learn what becomes of it.
+    pub fn send(
+        &self,
+        identity: Identity,
+        topic: &str,
+        key: Option<&[u8]>,
+        value: &[u8],
+        level: Durability,
+    ) {
+        let record = Record { key, ..Record::to(topic).value(value).level(level) };
+        let tag = u64::from(identity.producer) << NUMBER_BITS | identity.number;
+        if let Err(error) = self.producer.send(&record, tag) {
+            self.traffic.on_settled(identity, Err(failure(&error)));
+        }
+    }
+
+    /// Reads every partition, from the offset that `from` names for (topic, partition).
+    pub fn reader(&self, topics: &[Topic], from: impl Fn(u32, u32) -> u64) -> io::Result<Reader> {
+        let mut consumer = self.client.consumer();
+        for (index, topic) in (0..).zip(topics) {
+            for partition in 0..topic.partitions {
+                let position = Position::Offset(Offset(from(index, partition)));
+                consumer.assign(topic.name, partition, position);
+            }
+        }
+        let topics = (0..).zip(topics).map(|(index, topic)| (topic.name.to_owned(), index));
+        Ok(Reader { consumer, topics: topics.collect() })
+    }
+
+    /// How far consumers of the partition may read.
+    pub fn committed_end(&self, topic: &str, partition: u32) -> io::Result<u64> {
+        let offsets = self.client.admin().offsets(topic, partition, Position::End);
+        offsets.map(|offsets| offsets.committed_end.0).map_err(io::Error::other)
+    }
+
+    /// Gives up on what is under way: the books learn that its outcome is unknown.
+    pub fn close(self) {}
+}
+
+impl Reader {
+    /// Waits for records at most this long; gives those that came, as topic, partition, offset,
+    /// key and value.
+    pub fn poll(
+        &mut self,
+        timeout: Duration,
+        mut seen: impl FnMut(u32, u32, u64, Option<&[u8]>, Option<&[u8]>),
+    ) -> io::Result<()> {
+        let Some(batch) = self.consumer.poll(timeout).map_err(io::Error::other)? else {
+            return Ok(());
+        };
+        let topic = self.topics.get(&*batch.topic).copied();
+        let topic = topic.ok_or_else(|| io::Error::other("a batch of a topic not asked for"))?;
+        for record in batch.records() {
+            seen(topic, batch.partition, record.offset.0, record.key, record.value);
+        }
+        Ok(())
+    }
+}
+
+fn placed(report: &Report) -> Placed {
+    Placed {
+        partition: report.partition,
+        offset: report.offset.map(|offset| offset.0),
+        level: report.level,
+    }
+}
+
+fn failure(error: &Error) -> Failure {
+    Failure { definite: error.is_definite(), text: error.to_string() }
+}

@@ -1,0 +1,209 @@
+//! Records through the real client: producers that send at their intended times, a consumer that
+//! checks all that comes back, and a ledger between them.
+//!
+//! [`Traffic`] is what the threads share. [`link`] is the only file that names the client crate.
+
+pub mod link;
+mod produce;
+mod read;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use corelog_protocol::Durability;
+
+use crate::latency::Latencies;
+use crate::verify::content::Identity;
+use crate::verify::{Ledger, Level};
+pub use produce::produce;
+pub use read::{read_along, read_to_end};
+
+/// A topic of a run.
+#[derive(Clone, Debug)]
+pub struct Topic {
+    pub name: &'static str,
+    pub partitions: u32,
+}
+
+/// A producer of a run.
+#[derive(Clone, Debug)]
+pub struct Producer {
+    /// Its number in the ledger.
+    pub id: u32,
+    pub topic: u32,
+    pub keys: Option<u64>,
+    pub durability: Durability,
+}
+
+/// What became of the records of one producer.
+#[derive(Clone, Default)]
+pub struct Tally {
+    /// When each was due, by its number.
+    due: Vec<Instant>,
+    pub acknowledged: u64,
+    pub value_bytes: u64,
+    /// From the intended send time, of records due while a broker ran.
+    pub latencies: Latencies,
+}
+
+impl Tally {
+    pub fn sent(&self) -> u64 {
+        self.due.len() as u64
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        self.due.extend_from_slice(&other.due);
+        self.acknowledged += other.acknowledged;
+        self.value_bytes += other.value_bytes;
+        self.latencies.add(&other.latencies);
+    }
+}
+
+/// Shared by the producers, the client's callbacks and the consumer.
+pub struct Traffic {
+    pub topics: Vec<Topic>,
+    pub producers: Vec<Producer>,
+    pub value_bytes: usize,
+    ledger: Mutex<Ledger>,
+    tallies: Vec<Mutex<Tally>>,
+    /// Sends whose outcome is not yet known.
+    unsettled: AtomicU64,
+    /// No broker runs: producers wait.
+    paused: AtomicBool,
+    stopped: AtomicBool,
+    /// The broker was stopped: what is acknowledged now waited for its restart, which is told apart.
+    outage: AtomicBool,
+    first_failure: Mutex<Option<String>>,
+}
+
+/// Where an acknowledged record lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Placed {
+    pub partition: u32,
+    /// None at level `none`.
+    pub offset: Option<u64>,
+    pub level: Durability,
+}
+
+/// Why a record has not been acknowledged.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub definite: bool,
+    pub text: String,
+}
+
+impl Traffic {
+    /// `plan`: for each producer its topic, its number of keys or none, and its level.
+    pub fn new(
+        seed: u64,
+        topics: Vec<Topic>,
+        plan: &[(u32, Option<u64>, Durability)],
+        value_bytes: usize,
+    ) -> Self {
+        let mut ledger = Ledger::new(seed);
+        let producers: Vec<Producer> = plan
+            .iter()
+            .map(|&(topic, keys, durability)| {
+                let id = ledger.add_producer(topic, keys);
+                Producer { id, topic, keys, durability }
+            })
+            .collect();
+        Self {
+            topics,
+            tallies: producers.iter().map(|_| Mutex::default()).collect(),
+            producers,
+            value_bytes,
+            ledger: Mutex::new(ledger),
+            unsettled: AtomicU64::new(0),
+            paused: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            outage: AtomicBool::new(false),
+            first_failure: Mutex::default(),
+        }
+    }
+
+    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        lock(&self.ledger)
+    }
+
+    pub fn into_ledger(self) -> Ledger {
+        self.ledger.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn tally(&self, producer: u32) -> Tally {
+        lock(&self.tallies[producer as usize]).clone()
+    }
+
+    /// The first failure of a send, for people.
+    pub fn first_failure(&self) -> Option<String> {
+        lock(&self.first_failure).clone()
+    }
+
+    pub fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::SeqCst);
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::SeqCst)
+    }
+
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+    }
+
+    /// After a stop: producers may be started anew.
+    pub fn resume(&self) {
+        self.stopped.store(false, Ordering::SeqCst);
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Whether latencies are those of an outage from now on, and not recorded.
+    pub fn set_outage(&self, outage: bool) {
+        self.outage.store(outage, Ordering::SeqCst);
+    }
+
+    pub fn unsettled(&self) -> u64 {
+        self.unsettled.load(Ordering::SeqCst)
+    }
+
+    fn on_sent(&self, producer: u32, due: Instant) -> Identity {
+        self.unsettled.fetch_add(1, Ordering::SeqCst);
+        lock(&self.tallies[producer as usize]).due.push(due);
+        self.ledger().send(producer)
+    }
+
+    /// The client's last word on a record.
+    pub fn on_settled(&self, identity: Identity, result: Result<Placed, Failure>) {
+        match result {
+            Ok(placed) => self.on_acknowledged(identity, placed),
+            Err(failure) => {
+                self.ledger().on_failure(identity, failure.definite);
+                lock(&self.first_failure).get_or_insert(failure.text);
+            }
+        }
+        self.unsettled.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn on_acknowledged(&self, identity: Identity, placed: Placed) {
+        let now = Instant::now();
+        if let Some(offset) = placed.offset {
+            let level = if placed.level.is_durable() { Level::Durable } else { Level::Memory };
+            self.ledger().on_ack(identity, level, placed.partition, offset);
+        }
+        let mut tally = lock(&self.tallies[identity.producer as usize]);
+        tally.acknowledged += 1;
+        tally.value_bytes += self.value_bytes as u64;
+        let due = tally.due[identity.number as usize];
+        if !self.outage.load(Ordering::SeqCst) {
+            tally.latencies.record(now.saturating_duration_since(due));
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
