@@ -1,0 +1,249 @@
+//! Runs the simulator over seeds, and says what it did and what it found.
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use clap::Parser;
+use corelog_broker::planted::Bug;
+use corelog_broker::sim::coverage::{MINIMUM, missing};
+use corelog_broker::sim::plan::Plan;
+use corelog_broker::sim::run::{LENGTH_DEFAULT, run_seed, seeds_until_caught};
+use corelog_broker::sim::tally::Tally;
+
+/// Runs brokers with their clients in virtual time, on disks and networks that fail.
+#[derive(Parser)]
+struct Options {
+    /// The first seed, or, without --seeds and --hours, the only one.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many seeds.
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// Seeds until this much virtual time has passed, hours.
+    #[arg(long)]
+    hours: Option<f64>,
+    /// The length of each seed's workload, virtual milliseconds.
+    #[arg(long, default_value_t = LENGTH_DEFAULT / 1_000_000)]
+    length_ms: u64,
+    /// Threads. Each seed runs on one.
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
+    jobs: usize,
+    /// Plants a bug by name: the run must then fail.
+    #[arg(long)]
+    plant: Option<String>,
+    /// Plants each bug in turn, and prints how many seeds it takes to catch it.
+    #[arg(long)]
+    planted: bool,
+    /// Runs every seed twice and compares.
+    #[arg(long)]
+    twice: bool,
+    /// Prints the last lines of the trace.
+    #[arg(long)]
+    trace: bool,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    // A panic is a finding, told with its seed; its own message would only interleave.
+    std::panic::set_hook(Box::new(|panic| {
+        SEED.with(|seed| eprintln!("seed {}: {panic}", seed.get()));
+    }));
+    if options.planted {
+        return planted(&options);
+    }
+    let bug = match options.plant.as_deref().map(bug_of) {
+        None => Bug::None,
+        Some(Some(bug)) => bug,
+        Some(None) => {
+            eprintln!("There is no such bug. Known: {:?}", Bug::ALL);
+            return ExitCode::from(2);
+        }
+    };
+    run(&options, bug)
+}
+
+fn bug_of(name: &str) -> Option<Bug> {
+    Bug::ALL.iter().copied().find(|bug| format!("{bug:?}").eq_ignore_ascii_case(name))
+}
+
+thread_local! {
+    static SEED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// What all threads found.
+#[derive(Default)]
+struct Totals {
+    tally: Tally,
+    seeds: u64,
+    events: u64,
+    virtual_nanos: u64,
+    /// Over all hashes, whatever the order of the threads.
+    hash: u64,
+    failures: Vec<(u64, String)>,
+}
+
+fn run(options: &Options, bug: Bug) -> ExitCode {
+    let length = options.length_ms * 1_000_000;
+    let single = options.seeds.is_none() && options.hours.is_none();
+    let (count, nanos_max) = match (options.seeds, options.hours) {
+        (Some(seeds), None) => (seeds, u64::MAX),
+        (seeds, Some(hours)) => (seeds.unwrap_or(u64::MAX), (hours * 3600e9) as u64),
+        (None, None) => (1, u64::MAX),
+    };
+    if single {
+        print!("{}", Plan::draw(options.seed, length));
+    }
+    let began = Instant::now();
+    let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let totals = Mutex::new(Totals::default());
+    let work = || {
+        while !stop.load(Ordering::Relaxed) {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                return;
+            }
+            let seed = options.seed + number;
+            SEED.with(|cell| cell.set(seed));
+            let outcome = run_seed(seed, length, bug, options.trace && single);
+            let mut failure = outcome.violation.map(|violation| violation.to_string());
+            if options.twice && failure.is_none() {
+                let again = run_seed(seed, length, bug, false);
+                if again.hash != outcome.hash {
+                    failure = Some(format!(
+                        "two runs differ: {:016x} and {:016x}",
+                        outcome.hash, again.hash
+                    ));
+                }
+            }
+            outcome.lines.iter().for_each(|line| println!("{line}"));
+            let mut totals = totals.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            totals.tally.merge(&outcome.tally);
+            totals.seeds += 1;
+            totals.events += outcome.events;
+            totals.virtual_nanos += outcome.virtual_nanos;
+            totals.hash ^= outcome.hash.rotate_left((seed % 64) as u32);
+            if let Some(failure) = failure {
+                totals.failures.push((seed, failure));
+                stop.store(totals.failures.len() >= 20, Ordering::Relaxed);
+            }
+            if totals.virtual_nanos >= nanos_max {
+                stop.store(true, Ordering::Relaxed);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        (0..options.jobs.max(1)).for_each(|_| {
+            scope.spawn(work);
+        });
+    });
+    let totals = totals.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    report(options, &totals, began.elapsed().as_secs_f64())
+}
+
+fn report(options: &Options, totals: &Totals, seconds: f64) -> ExitCode {
+    for (name, count) in totals.tally.iter() {
+        println!("{count:>14}  {}", name.trim_start_matches('.'));
+    }
+    println!(
+        "{} seeds of at least {} ms of workload each, {:.2} virtual hours, {} events, {:.1} s ({:.1} seeds/s), hash {:016x}",
+        totals.seeds,
+        options.length_ms,
+        totals.virtual_nanos as f64 / 3600e9,
+        totals.events,
+        seconds,
+        totals.seeds as f64 / seconds,
+        totals.hash,
+    );
+    let mut failed = false;
+    let mut failures = totals.failures.clone();
+    failures.sort();
+    for (seed, failure) in &failures {
+        failed = true;
+        println!("VIOLATION seed {seed}: {failure}");
+    }
+    if let Some((seed, _)) = failures.first() {
+        let length = options.length_ms * 1_000_000;
+        let bug = options.plant.as_deref().and_then(bug_of).unwrap_or(Bug::None);
+        println!(
+            "--- the options and the last lines of the first one:\n{}",
+            Plan::draw(*seed, length)
+        );
+        let lines = run_seed(*seed, length, bug, true).lines;
+        lines.iter().skip(lines.len().saturating_sub(40)).for_each(|line| println!("{line}"));
+        println!("--- again: simulate --seed {seed} --trace");
+    }
+    if totals.seeds >= 1000 && !failed {
+        for name in missing(&totals.tally) {
+            failed = true;
+            println!("NOT COVERED: {name}");
+        }
+        if !failed {
+            println!(
+                "No violation. Every one of {} coverage counters is above zero.",
+                MINIMUM.len()
+            );
+        }
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn planted(options: &Options) -> ExitCode {
+    const STARTS: [u64; 5] = [1, 10_001, 20_001, 30_001, 40_001];
+    const BOUND: u64 = 2_000;
+    std::panic::set_hook(Box::new(|_| {}));
+    let next = AtomicU64::new(0);
+    let lines = Mutex::new(vec![None; Bug::ALL.len()]);
+    let work = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed) as usize;
+            let Some(bug) = Bug::ALL.get(index).copied() else { return };
+            let mut counts = Vec::new();
+            let mut example = String::new();
+            for start in STARTS {
+                match seeds_until_caught(bug, start, BOUND) {
+                    Some((count, violation)) => {
+                        counts.push(count);
+                        example = violation.to_string();
+                    }
+                    None => counts.push(u64::MAX),
+                }
+            }
+            let mut lines = lines.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            lines[index] = Some((bug, counts, example));
+        }
+    };
+    std::thread::scope(|scope| {
+        (0..options.jobs.max(1)).for_each(|_| {
+            scope.spawn(work);
+        });
+    });
+    let lines = lines.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut failed = false;
+    let mut all = Vec::new();
+    println!(
+        "{:<26} {:<36} {:>6}  first sign",
+        "planted bug", "seeds until caught, by start", "median"
+    );
+    for (bug, counts, example) in lines.into_iter().flatten() {
+        let mut sorted = counts.clone();
+        sorted.sort_unstable();
+        let median = sorted[sorted.len() / 2];
+        let show =
+            |count: u64| if count == u64::MAX { "never".to_owned() } else { count.to_string() };
+        let counts: Vec<String> = counts.into_iter().map(show).collect();
+        failed |= sorted.contains(&u64::MAX);
+        all.push(median);
+        let example: String = example.chars().take(90).collect();
+        println!(
+            "{:<26} {:<36} {:>6}  {example}",
+            format!("{bug:?}"),
+            counts.join(" "),
+            show(median)
+        );
+    }
+    all.sort_unstable();
+    println!("{} bugs; the median of the medians is {} seeds", all.len(), all[all.len() / 2]);
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}

@@ -1,0 +1,43 @@
+//! One seed, and many.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::planted::{self, Bug};
+use crate::sim::plan::Plan;
+use crate::sim::trace::Violation;
+use crate::sim::world::{Outcome, World};
+
+/// The length of a seed's workload, virtual ns; the quiet end comes on top.
+pub const LENGTH_DEFAULT: u64 = 2_000_000_000;
+
+/// Runs a seed to its end or its first violation. A panic, which is an assertion of the broker or
+/// of the client, is a violation too.
+pub fn run_seed(seed: u64, length: u64, bug: Bug, keep_lines: bool) -> Outcome {
+    planted::plant(bug);
+    let result =
+        catch_unwind(AssertUnwindSafe(|| World::new(Plan::draw(seed, length), keep_lines).run()));
+    planted::plant(Bug::None);
+    result.unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+            .unwrap_or_default();
+        Outcome {
+            violation: Some(Violation::new("panic", text)),
+            hash: 0,
+            events: 0,
+            virtual_nanos: 0,
+            tally: Default::default(),
+            lines: Vec::new(),
+        }
+    })
+}
+
+/// How many seeds from `first` on it takes until a planted bug is caught, at most `bound`.
+pub fn seeds_until_caught(bug: Bug, first: u64, bound: u64) -> Option<(u64, Violation)> {
+    (0..bound).find_map(|count| {
+        let outcome = run_seed(first + count, LENGTH_DEFAULT, bug, false);
+        outcome.violation.map(|violation| (count + 1, violation))
+    })
+}
