@@ -52,10 +52,6 @@ pub struct LogSettings {
     pub segment_bytes: u64,
     /// Lanes led per shard, decided at the first start of a data directory.
     pub lanes_per_shard: u32,
-    /// Retention of topics that set none. 0: for ever.
-    pub retention_ms: u64,
-    /// Retention by size per partition, of topics that set none. 0: without bound.
-    pub retention_bytes: u64,
 }
 
 /// What may be held in memory.
@@ -118,8 +114,6 @@ impl Default for LogSettings {
         Self {
             segment_bytes: SEGMENT_BYTES_DEFAULT as u64,
             lanes_per_shard: u32::from(LANES_PER_SHARD_DEFAULT),
-            retention_ms: 7 * 24 * 3_600_000,
-            retention_bytes: 0,
         }
     }
 }

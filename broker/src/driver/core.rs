@@ -114,6 +114,8 @@ pub struct Inner {
     turn_asked: bool,
     turn_waker: Option<Waker>,
     wake_at: Option<Monotonic>,
+    /// What the timer is set to, if it is.
+    armed: Option<Monotonic>,
     timer_waker: Option<Waker>,
 }
 
@@ -156,6 +158,7 @@ impl Core {
                 turn_asked: false,
                 turn_waker: None,
                 wake_at: None,
+                armed: None,
                 timer_waker: None,
             }),
         })
@@ -214,12 +217,15 @@ impl Core {
         self.inner.borrow().turn_asked
     }
 
-    /// The deadline to sleep for. Ready when there is one that is not `armed`.
-    pub fn poll_deadline(&self, armed: Option<Monotonic>, cx: &Context<'_>) -> Poll<Monotonic> {
+    /// Ready with the next deadline to set the timer to: when none is set, or an earlier one is
+    /// wanted. A later one leaves the timer as it is: it fires early and is set again.
+    pub fn poll_deadline(&self, cx: &Context<'_>) -> Poll<Monotonic> {
         let inner = &mut *self.inner.borrow_mut();
         match inner.wake_at {
-            // A later deadline leaves the timer as it is: it fires early and is armed again.
-            Some(at) if armed.is_none_or(|armed| at < armed) => Poll::Ready(at),
+            Some(at) if inner.armed.is_none_or(|armed| at < armed) => {
+                inner.armed = Some(at);
+                Poll::Ready(at)
+            }
             _ => {
                 keep_waker(&mut inner.timer_waker, cx);
                 Poll::Pending
@@ -227,9 +233,10 @@ impl Core {
         }
     }
 
-    /// The armed timer has fired: wakes the shard if its deadline has passed.
+    /// The timer has fired: wakes the shard if its deadline has passed.
     pub fn on_timer(&self) {
         let inner = &mut *self.inner.borrow_mut();
+        inner.armed = None;
         let now = inner.clock.now().monotonic;
         if inner.wake_at.is_some_and(|at| at <= now) {
             inner.wake_at = None;
@@ -308,7 +315,9 @@ impl Inner {
             }
             Effect::Wake { at } => {
                 self.wake_at = Some(at);
-                wake(&mut self.timer_waker);
+                if self.armed.is_none_or(|armed| at < armed) {
+                    wake(&mut self.timer_waker);
+                }
             }
             Effect::Ready => {
                 if self.life == Life::Recovering {

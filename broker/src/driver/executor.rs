@@ -195,26 +195,21 @@ async fn turn_loop(core: Rc<Core>) {
 
 /// Wakes the shard at its deadline.
 async fn timer_loop(core: Rc<Core>) {
-    let mut armed = poll_fn(|cx| core.poll_deadline(None, cx)).await;
+    let mut at = poll_fn(|cx| core.poll_deadline(cx)).await;
     loop {
-        let mut timer = Timer::new(core.until(armed));
-        let earlier = poll_fn(|cx| {
-            if let Poll::Ready(at) = core.poll_deadline(Some(armed), cx) {
-                return Poll::Ready(Some(at));
-            }
-            Pin::new(&mut timer).poll(cx).map(|_| None)
+        let mut timer = Timer::new(core.until(at));
+        let earlier = poll_fn(|cx| match core.poll_deadline(cx) {
+            Poll::Ready(at) => Poll::Ready(Some(at)),
+            Poll::Pending => Pin::new(&mut timer).poll(cx).map(|_| None),
         })
         .await;
-        armed = match earlier {
+        at = match earlier {
             Some(at) => at,
             None => {
                 core.on_timer();
-                poll_fn(|cx| core.poll_deadline(None, cx)).await
+                poll_fn(|cx| core.poll_deadline(cx)).await
             }
         };
-        if core.with(|inner| inner.life) == Life::Dead {
-            return;
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the driver drives. One implementation in the product; the driver's own tests use others.
 
 use crate::driver::memory::DmaMemory;
+use crate::log::LogCounters;
 use crate::shard::Shard;
 use crate::shard::effect::Effects;
 use crate::shard::event::Event;
@@ -19,6 +20,9 @@ impl Machine for Shard {
     }
 
     fn each_counter(&self, visit: &mut dyn FnMut(&'static str, u64)) {
-        self.counters().each(visit);
+        self.counters().each(&mut *visit);
+        let mut logs = LogCounters::default();
+        self.lane_counters().for_each(|(_, counters)| logs.add(counters));
+        logs.list().into_iter().for_each(|(name, value)| visit(name, value));
     }
 }
