@@ -35,6 +35,9 @@ mod stop;
 mod timers;
 mod topics;
 
+#[cfg(all(test, feature = "sim"))]
+mod tests;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 

@@ -1,0 +1,8 @@
+//! Stories of a shard: the state before, one event, what it did.
+
+mod conversation;
+mod data;
+mod forwarding;
+mod lifecycle;
+mod pressure;
+mod world;
