@@ -16,7 +16,7 @@ pub enum Body<'a> {
 /// An entry that the shard wants in the log.
 #[derive(Clone, Copy, Debug)]
 pub struct NewEntry<'a> {
-    /// One of the kinds of `corelog_protocol::entry` that the shard may write. Epoch starts,
+    /// The number of an `EntryKind` of `corelog_protocol::entry` that the shard may write. Epoch starts,
     /// log starts and padding are the log's own.
     pub kind: u8,
     /// `NO_PARTITION` for entries that belong to none.
@@ -30,7 +30,7 @@ pub struct NewEntry<'a> {
 }
 
 /// The partition of entries that belong to none.
-pub const NO_PARTITION: PartitionId = PartitionId(u32::MAX);
+pub const NO_PARTITION: PartitionId = PartitionId(0);
 
 /// An entry's place. It is in memory, nothing more, until `LogEvent::Durable` covers its LSN.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

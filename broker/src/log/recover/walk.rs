@@ -1,0 +1,315 @@
+//! Walks a segment from its first block to its last, in whatever pieces it is fed, and says what
+//! it finds. Any bytes may come: each step moves on by at least a block or an entry.
+//!
+//! At a block boundary it looks for a commit header of this segment's life at its own position.
+//! Without one it tries whether the entries behind a damaged header go on where the last ones
+//! ended, else it tries the next block: after a power cut, valid commits may follow a torn one.
+
+use corelog_protocol::checksum::Crc;
+use corelog_protocol::entry::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind};
+use corelog_protocol::ids::{LaneId, Lsn};
+
+use crate::limits::BLOCK_BYTES;
+use crate::log::format::commit_header::{COMMIT_HEADER_BYTES, CommitHeader};
+use crate::log::format::{COMMITS_START, blocks};
+use crate::planted::{Bug, is_planted};
+
+const BLOCK: u64 = BLOCK_BYTES as u64;
+
+/// What the walker finds.
+#[derive(Debug)]
+pub enum Item<'a> {
+    Commit {
+        position: u64,
+    },
+    /// An entry whose header is intact and in its place. `body` is `None` if it is damaged, and
+    /// empty for batches, whose bodies nobody folds.
+    Entry {
+        header: EntryHeader,
+        position: u64,
+        body: Option<&'a [u8]>,
+    },
+    End(CommitFound),
+}
+
+/// A commit, walked to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CommitFound {
+    pub position: u64,
+    /// Rounded up to a block.
+    pub end_position: u64,
+    pub first_lsn: Lsn,
+    pub end_lsn: Lsn,
+    /// What its header says; 0 without one.
+    pub durable_end: Lsn,
+    pub epoch_first: u64,
+    pub epoch_last: u64,
+    /// Entries whose header is lost: all from the first damaged one to the commit's end.
+    pub lost: u64,
+    /// Entries whose body is damaged.
+    pub damaged: u64,
+    /// The header is intact and the digest binds the entries to it.
+    pub bound: bool,
+}
+
+impl CommitFound {
+    pub fn is_whole(&self) -> bool {
+        self.bound && self.lost == 0 && self.damaged == 0
+    }
+}
+
+#[derive(Debug)]
+struct Current {
+    found: CommitFound,
+    header: Option<CommitHeader>,
+    /// Where the entries must end.
+    limit: u64,
+    digest: Crc,
+    entries: u64,
+}
+
+#[derive(Debug)]
+struct InBody {
+    header: EntryHeader,
+    position: u64,
+    left: u64,
+    is_start: bool,
+    stored: [u8; 4],
+    crc: Crc,
+    collect: bool,
+}
+
+#[derive(Debug)]
+pub struct Walker {
+    lane: LaneId,
+    nonce: u64,
+    file_end: u64,
+    position: u64,
+    expected: Option<Lsn>,
+    collect: bool,
+    current: Option<Current>,
+    body: Option<InBody>,
+    collected: Vec<u8>,
+}
+
+impl Walker {
+    /// `expected` is the LSN after the last one of the segments before, if known. With `collect`,
+    /// bodies of entries that somebody folds are delivered.
+    pub fn new(
+        lane: LaneId,
+        nonce: u64,
+        file_bytes: u64,
+        expected: Option<Lsn>,
+        collect: bool,
+    ) -> Self {
+        Self {
+            lane,
+            nonce,
+            file_end: file_bytes - file_bytes % BLOCK,
+            position: COMMITS_START,
+            expected,
+            collect,
+            current: None,
+            body: None,
+            collected: Vec::new(),
+        }
+    }
+
+    /// Where to read next; `None` when the segment is walked.
+    pub fn wants(&self) -> Option<u64> {
+        (self.position < self.file_end).then_some(self.position - self.position % BLOCK)
+    }
+
+    /// Takes a piece of the file that starts at or before what it wants.
+    pub fn feed(&mut self, piece_position: u64, piece: &[u8], sink: &mut dyn FnMut(Item<'_>)) {
+        let piece_end = piece_position + piece.len() as u64;
+        assert!(piece_position <= self.position);
+        while self.position < piece_end && self.position < self.file_end {
+            let at = (self.position - piece_position) as usize;
+            let bytes = &piece[at..];
+            let is_last = piece_end >= self.file_end;
+            let moved = if self.body.is_some() {
+                self.in_body(bytes, sink)
+            } else if self.current.is_some() {
+                self.in_commit(bytes, is_last, sink)
+            } else {
+                self.seek(bytes, is_last, sink)
+            };
+            if !moved {
+                break;
+            }
+        }
+        if self.position >= self.file_end {
+            self.end_of_file(sink);
+        }
+    }
+
+    fn end_of_file(&mut self, sink: &mut dyn FnMut(Item<'_>)) {
+        if let Some(body) = self.body.take() {
+            // The file is shorter than its header says.
+            self.finish_body(&body, false, sink);
+        }
+        if self.current.is_some() {
+            self.finish_commit(sink);
+        }
+        self.position = self.file_end;
+    }
+
+    fn seek(&mut self, bytes: &[u8], is_last: bool, sink: &mut dyn FnMut(Item<'_>)) -> bool {
+        assert!(self.position.is_multiple_of(BLOCK));
+        if bytes.len() < 2 * COMMIT_HEADER_BYTES && !is_last {
+            return false;
+        }
+        let header = CommitHeader::decode(bytes).filter(|header| {
+            (header.nonce == self.nonce || is_planted(Bug::StaleBytesAccepted))
+                && header.position == self.position
+                && header.position + u64::from(header.length) <= self.file_end
+        });
+        if let Some(header) = header {
+            self.begin_commit(Some(header), header.first_lsn, sink);
+            return true;
+        }
+        let behind = bytes.get(COMMIT_HEADER_BYTES..).and_then(|entry| self.entry(entry).ok());
+        match (behind, self.expected) {
+            (Some(entry), Some(expected)) if entry.lsn == expected => {
+                self.begin_commit(None, expected, sink);
+            }
+            _ => self.position += BLOCK,
+        }
+        true
+    }
+
+    fn begin_commit(
+        &mut self,
+        header: Option<CommitHeader>,
+        first_lsn: Lsn,
+        sink: &mut dyn FnMut(Item<'_>),
+    ) {
+        let position = self.position;
+        sink(Item::Commit { position });
+        self.current = Some(Current {
+            found: CommitFound {
+                position,
+                end_position: position,
+                first_lsn,
+                end_lsn: header.map_or(first_lsn, |header| header.end_lsn()),
+                durable_end: header.map_or(Lsn(0), |header| header.durable_end),
+                epoch_first: 0,
+                epoch_last: 0,
+                lost: 0,
+                damaged: 0,
+                bound: false,
+            },
+            header,
+            limit: header.map_or(self.file_end, |header| position + u64::from(header.length)),
+            digest: Crc::new(),
+            entries: 0,
+        });
+        self.position += COMMIT_HEADER_BYTES as u64;
+    }
+
+    /// An entry of this lane.
+    fn entry(&self, bytes: &[u8]) -> Result<EntryHeader, ()> {
+        EntryHeader::decode(bytes).ok().filter(|header| header.lane == self.lane).ok_or(())
+    }
+
+    fn in_commit(&mut self, bytes: &[u8], is_last: bool, sink: &mut dyn FnMut(Item<'_>)) -> bool {
+        let entry = self.entry(bytes);
+        let Some(current) = &mut self.current else { return false };
+        let count = current.header.map(|header| u64::from(header.entry_count));
+        if count == Some(current.entries) {
+            self.finish_commit(sink);
+            return true;
+        }
+        if bytes.len() < ENTRY_HEADER_BYTES && !is_last {
+            return false;
+        }
+        let next_lsn = current.found.first_lsn.advance(current.entries);
+        let fits = |header: &EntryHeader| {
+            header.lsn == next_lsn
+                && self.position + header.entry_bytes() as u64 <= current.limit
+                && header.epoch.0 >= current.found.epoch_last
+        };
+        let Some(header) = entry.ok().filter(fits) else {
+            self.finish_commit(sink);
+            return true;
+        };
+        if current.entries == 0 {
+            current.found.epoch_first = header.epoch.0;
+        }
+        current.found.epoch_last = header.epoch.0;
+        current.entries += 1;
+        current.digest.update(&bytes[4..8]);
+        let is_folded = !matches!(header.kind, EntryKind::Batch | EntryKind::Padding);
+        self.collected.clear();
+        self.body = Some(InBody {
+            header,
+            position: self.position,
+            left: u64::from(header.body_len),
+            is_start: true,
+            stored: [0; 4],
+            crc: Crc::new(),
+            collect: self.collect && is_folded,
+        });
+        self.position += ENTRY_HEADER_BYTES as u64;
+        true
+    }
+
+    fn in_body(&mut self, bytes: &[u8], sink: &mut dyn FnMut(Item<'_>)) -> bool {
+        let Some(body) = &mut self.body else { return false };
+        let len = bytes.len().min(usize::try_from(body.left).unwrap_or(usize::MAX));
+        let mut part = &bytes[..len];
+        if body.collect {
+            self.collected.extend_from_slice(part);
+        }
+        if body.is_start {
+            // A body starts 8-aligned and has at least 4 bytes, so they are never cut.
+            let Some((stored, rest)) = part.split_first_chunk::<4>() else { return false };
+            body.stored = *stored;
+            body.is_start = false;
+            part = rest;
+        }
+        body.crc.update(part);
+        body.left -= len as u64;
+        self.position += len as u64;
+        if body.left == 0
+            && let Some(body) = self.body.take()
+        {
+            let stored = u32::from_le_bytes(body.stored);
+            let intact = stored == body.crc.value() && stored == body.header.body_crc;
+            self.finish_body(&body, intact || is_planted(Bug::BodyChecksumNotChecked), sink);
+        }
+        true
+    }
+
+    fn finish_body(&mut self, body: &InBody, intact: bool, sink: &mut dyn FnMut(Item<'_>)) {
+        self.position = body.position + body.header.entry_bytes() as u64;
+        if let (Some(current), false) = (&mut self.current, intact) {
+            current.found.damaged += 1;
+        }
+        let bytes = intact.then_some(self.collected.as_slice());
+        sink(Item::Entry { header: body.header, position: body.position, body: bytes });
+    }
+
+    fn finish_commit(&mut self, sink: &mut dyn FnMut(Item<'_>)) {
+        let Some(current) = self.current.take() else { return };
+        let mut found = current.found;
+        match current.header {
+            Some(header) => {
+                let end = header.position + u64::from(header.length);
+                found.lost = u64::from(header.entry_count) - current.entries;
+                found.bound = found.lost == 0
+                    && self.position == end
+                    && current.digest.value() == header.entries_digest;
+                found.end_position = blocks(end);
+            }
+            None => {
+                found.end_lsn = found.first_lsn.advance(current.entries);
+                found.end_position = blocks(self.position).max(found.position + BLOCK);
+            }
+        }
+        self.position = found.end_position;
+        self.expected = Some(found.end_lsn);
+        sink(Item::End(found));
+    }
+}

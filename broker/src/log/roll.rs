@@ -1,0 +1,136 @@
+//! The change of segments. The active one is sealed, the prepared one becomes active, and its first
+//! entry is a checkpoint. No order to the disk is needed for that, and no acknowledgment waits.
+
+use corelog_protocol::checksum::crc32c;
+use corelog_protocol::entry::{EntryKind, entry_bytes};
+use corelog_protocol::ids::Lsn;
+
+use super::event::{Body, LogEvent, NO_PARTITION};
+use super::format::checkpoint::{
+    self, CHECKPOINT_FIXED_BYTES, CHECKPOINT_PARTITION_BYTES, CheckpointImage,
+};
+use super::format::commit_header::COMMIT_HEADER_BYTES;
+use super::format::{COMMITS_START, blocks, footer};
+use super::prepare::{Around, Heading};
+use super::segment::{Active, states};
+use super::{Io, LOG_ITSELF, Log, Purpose};
+use crate::memory::Memory;
+
+impl Log {
+    /// Changes to the prepared segment, if it is ready and has room for an entry of this size.
+    pub(super) fn roll<M: Memory>(&mut self, io: &mut Io<'_, M>, bytes: usize) -> bool {
+        assert!(self.building.as_ref().is_none_or(|building| building.entry_count == 0));
+        self.needs_roll = true;
+        self.preparer.demand(self.segment_bytes_for(bytes));
+        let Some(prepared) = self.preparer.take_ready(false) else { return false };
+        if let Some(building) = self.building.take() {
+            // It holds nothing yet, and belongs to the old segment.
+            io.memory.release(building.slot);
+            self.cache.take_back(building.marks);
+        }
+        if let Some(active) = self.active.take() {
+            let (sealed, room) = active.seal(&self.partitions, self.next_lsn);
+            self.sealed.push_back(sealed);
+            self.spare_points = room;
+        }
+        self.counters.rolls += 1;
+        self.activate(io, prepared);
+        true
+    }
+
+    fn activate<M: Memory>(&mut self, io: &mut Io<'_, M>, prepared: super::prepare::Prepared) {
+        let super::prepare::Prepared { sequence, file, file_bytes, nonce } = prepared;
+        let room = std::mem::take(&mut self.spare_points);
+        let active = Active::new(sequence, file, file_bytes, nonce, self.next_lsn);
+        self.active = Some(active.with_room_of(room));
+        self.needs_roll = false;
+        self.events.push_back(LogEvent::Rolled { first_lsn: self.next_lsn });
+        let image = CheckpointImage { partitions: states(&self.partitions) };
+        let body = checkpoint::encode(&image);
+        let kind = EntryKind::Checkpoint;
+        let appended = self.append_entry(io, kind, LOG_ITSELF, 0, Body::Bytes(&body), true, true);
+        appended.expect("a prepared segment has room for its checkpoint");
+        self.begin_preparation();
+    }
+
+    /// The first segment of this life, and in it the start of the own epoch.
+    pub(super) fn advance_start<M: Memory>(&mut self, io: &mut Io<'_, M>) {
+        if self.active.is_some() || self.is_closing() {
+            return;
+        }
+        let least = self.segment_bytes_least();
+        self.preparer.demand(least);
+        let Some(prepared) = self.preparer.take_ready(true) else { return };
+        self.activate(io, prepared);
+        let mut body = [0; 16];
+        body[8..].copy_from_slice(&(self.epoch.0 - 1).to_le_bytes());
+        let crc = crc32c(&body[4..]);
+        body[..4].copy_from_slice(&crc.to_le_bytes());
+        let kind = EntryKind::EpochStart;
+        let appended = self.append_entry(io, kind, NO_PARTITION, 0, Body::Bytes(&body), true, true);
+        appended.expect("a prepared segment has room for an epoch start");
+        self.epoch_started = true;
+        self.close_commit(io);
+    }
+
+    /// Asks for the segment after the active one: twice its size, up to the configured.
+    pub(super) fn begin_preparation(&mut self) {
+        let sequence = self.sequence_next;
+        self.sequence_next += 1;
+        let previous = self.active.as_ref().map(|active| active.file_bytes);
+        let least = self.segment_bytes_least();
+        let wanted = self.config.next_segment_bytes(previous).max(least);
+        self.preparer.begin(sequence, wanted, least);
+    }
+
+    /// What a segment needs for its own entries and the largest body.
+    pub(super) fn segment_bytes_least(&self) -> u64 {
+        let body = entry_bytes(self.config.body_bytes_max as usize);
+        self.segment_bytes_for(body).max(self.config.next_segment_bytes(None))
+    }
+
+    /// What a segment needs for its own entries and one of this size.
+    fn segment_bytes_for(&self, bytes: usize) -> u64 {
+        let count = self.partitions.list.len();
+        let checkpoint =
+            entry_bytes(CHECKPOINT_FIXED_BYTES + CHECKPOINT_PARTITION_BYTES * (count + 16));
+        // The checkpoint may share its commit, or fill one; an epoch start comes with it.
+        let first = blocks((COMMIT_HEADER_BYTES + checkpoint + entry_bytes(16)) as u64);
+        let body = blocks((COMMIT_HEADER_BYTES + bytes) as u64);
+        let reserve = 4 * blocks((COMMIT_HEADER_BYTES + entry_bytes(8 + 16 * count)) as u64);
+        let footer = blocks(footer::bytes_bound(3, 3, count as u64 + 16));
+        COMMITS_START + first + body + reserve + footer
+    }
+
+    pub(super) fn advance_preparer<M: Memory>(&mut self, io: &mut Io<'_, M>) {
+        let heading = Heading {
+            nonce: self.random.next_u64(),
+            // The first segment of a life says where the lives before it end.
+            supersedes: self.active.is_none().then_some(self.next_lsn),
+            durable_end: self.durable_end,
+            epoch: self.epoch,
+        };
+        let used =
+            self.active.as_ref().map_or(1024, |active| active.position * 1024 / active.file_bytes);
+        let mut around = Around {
+            config: &self.config,
+            counters: &mut self.counters,
+            now: io.now.monotonic,
+            heading,
+            used,
+            fill: self.forecast.average() <= self.config.fill_commit_bytes_max,
+            urgent: self.needs_roll,
+        };
+        let owner = self.config.owner;
+        let ops = &mut *io.ops;
+        let order = self.preparer.advance(&mut around, io.memory, || ops.next_file(owner));
+        if let Some(order) = order {
+            self.order(io, Purpose::Prepare, order);
+        }
+    }
+
+    /// Where the log goes on, for those who only look.
+    pub fn active_first_lsn(&self) -> Option<Lsn> {
+        self.active.as_ref().map(|active| active.first_lsn)
+    }
+}

@@ -1,0 +1,159 @@
+//! What consumers get.
+
+use corelog_protocol::ids::Offset;
+
+use super::rig::{Disk, P, Q, Rig, body, config};
+use crate::log::{LogEvent, Lookup, Read};
+
+/// 60 entries of 3 KB in each of two partitions: several segments of 64 KiB.
+fn filled(tail_cache_bytes: usize) -> Rig {
+    let mut config = config();
+    config.tail_cache_bytes = tail_cache_bytes;
+    let mut rig = Rig::started(config, Disk::new());
+    for tag in 0..60 {
+        rig.now.wall.0 = 1_000 + i64::from(tag) * 10;
+        rig.commit(P, &body(tag, 3_000));
+        rig.commit(Q, &body(1_000 + tag, 3_000));
+    }
+    rig.events.clear();
+    rig
+}
+
+fn expected(from: u32, tags: std::ops::Range<u32>) -> Vec<(u64, Vec<u8>)> {
+    tags.map(|tag| (u64::from(tag), body(from + tag, 3_000))).collect()
+}
+
+#[test]
+fn everything_comes_back_from_the_cache_and_from_the_disk() {
+    for tail_cache_bytes in [0, 64 << 10, 1 << 30] {
+        let mut rig = filled(tail_cache_bytes);
+        assert!(rig.log.counters().rolls >= 5, "{:?}", rig.log.counters());
+        let (found, lost) = rig.read_all(P, 0);
+        assert_eq!((found, lost), (expected(0, 0..60), vec![]));
+        let (found, _) = rig.read_all(Q, 37);
+        assert_eq!(found, expected(1_000, 37..60));
+        assert_eq!(rig.log.counters().reads_cold > 0, tail_cache_bytes < 1 << 30);
+        rig.stop();
+    }
+}
+
+#[test]
+fn reads_stay_within_log_start_and_committed_end() {
+    let mut rig = filled(0);
+    assert_eq!(rig.read(P, 60, 1), Err(Read::AtEnd));
+    let out = Read::OutOfRange { log_start: Offset(0), committed_end: Offset(60) };
+    assert_eq!(rig.read(P, 61, 1), Err(out));
+    assert_eq!(rig.read(P, u64::MAX, 1), Err(out));
+    assert_eq!(rig.read(super::rig::PartitionId(9), 0, 1), Err(Read::UnknownPartition));
+    rig.append(P, &body(60, 3_000)).unwrap();
+    assert_eq!(rig.read(P, 60, 1), Err(Read::AtEnd), "appended is not committed");
+    rig.run();
+    assert_eq!(rig.read(P, 60, 1).unwrap(), [(60, body(60, 3_000))]);
+}
+
+#[test]
+fn at_least_one_entry_is_served_however_little_is_asked_for() {
+    let mut rig = filled(0);
+    for offset in [0, 17, 59] {
+        let found = rig.read(P, offset, 1).unwrap();
+        assert_eq!(found, expected(0, offset as u32..offset as u32 + 1));
+    }
+}
+
+#[test]
+fn entry_larger_than_a_read_is_put_together() {
+    let mut config = config();
+    config.segment_bytes = 16 << 20;
+    config.body_bytes_max = 4 << 20;
+    config.tail_cache_bytes = 0;
+    let mut rig = Rig::started(config, Disk::new());
+    rig.commit(P, &body(1, 100));
+    rig.commit(P, &body(2, 3 << 20));
+    rig.commit(P, &body(3, 700 << 10));
+    rig.commit(P, &body(4, 100));
+    let (found, lost) = rig.read_all(P, 0);
+    let all =
+        vec![(0, body(1, 100)), (1, body(2, 3 << 20)), (2, body(3, 700 << 10)), (3, body(4, 100))];
+    assert!((found, lost) == (all, vec![]));
+    rig.stop();
+}
+
+#[test]
+fn damaged_entry_is_never_served_and_its_neighbours_are() {
+    let mut rig = filled(0);
+    let name = rig.disk.segments()[1].to_owned();
+    let bytes = rig.disk.files[&name].live.clone();
+    // The body of some entry of P in this segment.
+    let tag = (0..60)
+        .find(|tag| bytes.windows(16).any(|window| *window == body(*tag, 3_000)[..16]))
+        .unwrap();
+    let at = bytes.windows(16).position(|window| *window == body(tag, 3_000)[..16]).unwrap();
+    rig.disk.flip(&name, at + 2_000);
+    let (found, lost) = rig.read_all(P, 0);
+    assert_eq!(lost, [(u64::from(tag), u64::from(tag) + 1)]);
+    let mut rest = expected(0, 0..60);
+    rest.remove(tag as usize);
+    assert_eq!(found, rest);
+    // A header: all to the end of its commit is gone, here one entry.
+    rig.disk.flip(&name, at + 2_000);
+    rig.disk.flip(&name, at - 30);
+    assert_eq!(rig.read_all(P, 0).1, [(u64::from(tag), u64::from(tag) + 1)]);
+    assert_eq!(rig.read_all(Q, 0).1, []);
+    rig.stop();
+}
+
+#[test]
+fn damaged_footer_costs_time_but_no_record() {
+    let mut rig = filled(0);
+    assert!(rig.log.counters().footers_written >= 4);
+    for name in rig.disk.segments().into_iter().map(str::to_owned).collect::<Vec<_>>() {
+        rig.disk.flip(&name, 65_535);
+        rig.disk.flip(&name, 61_440);
+    }
+    assert_eq!(rig.read_all(P, 0), (expected(0, 0..60), vec![]));
+    assert!(rig.log.counters().footers_unreadable > 0);
+    rig.stop();
+}
+
+#[test]
+fn offset_is_found_by_append_time() {
+    for tail_cache_bytes in [0, 64 << 10, 1 << 30] {
+        let mut rig = filled(tail_cache_bytes);
+        for (time, expected) in [
+            (0, Some(0)),
+            (1_000, Some(0)),
+            (1_001, Some(1)),
+            (1_250, Some(25)),
+            (1_590, Some(59)),
+            (1_591, None),
+        ] {
+            let answer = rig.call(|log, io| log.offset_at_time(io, P, time));
+            let answer = match answer {
+                Lookup::Waiting(_) => {
+                    rig.run();
+                    match rig.events.pop() {
+                        Some(LogEvent::LookupDone { answer, .. }) => answer,
+                        other => panic!("{other:?}"),
+                    }
+                }
+                answer => answer,
+            };
+            assert_eq!(answer, Lookup::Found(expected.map(Offset)), "at {time}");
+        }
+        rig.stop();
+    }
+}
+
+#[test]
+fn cancelled_read_gives_everything_back() {
+    let mut rig = filled(0);
+    let mut pieces = Vec::new();
+    let Read::Waiting(id) = rig.call(|log, io| log.read(io, P, Offset(3), 5_000, &mut pieces))
+    else {
+        panic!("nothing is cached");
+    };
+    rig.call(|log, io| log.cancel_read(io, id));
+    rig.run();
+    assert!(!rig.events.iter().any(|event| matches!(event, LogEvent::ReadDone { .. })));
+    rig.stop();
+}
