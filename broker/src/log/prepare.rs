@@ -217,13 +217,14 @@ impl Preparer {
     ) -> Option<DiskOrder> {
         let config = around.config;
         let (directory, lane) = (config.directory, config.lane);
-        let file = self.file;
         if let Stage::Begin(until) = self.stage {
             if around.now < until {
                 return None;
             }
             self.begin_now(around.counters);
         }
+        // A recycled file is known only now.
+        let file = self.file;
         Some(match self.stage {
             Stage::Idle | Stage::Begin(_) => return None,
             Stage::RemoveLeftover => {

@@ -3,5 +3,6 @@
 mod crash;
 mod durability;
 mod reading;
+mod recycling;
 mod rig;
 mod space;
