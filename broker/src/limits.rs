@@ -83,6 +83,8 @@ pub const FETCH_BYTES_MAX: u32 = 4 << 20;
 
 /// Deadlines count in ticks of the shard's own timer, so that a paused process blames nobody.
 pub const TICK_MS: u64 = 1_000;
+/// A log whose deadline has passed, but which waits for the disk, is woken so much later.
+pub const LANE_WAKE_MS_MIN: u64 = 10;
 pub const HELLO_TICKS_MAX: u32 = 5;
 pub const FRAME_TICKS_MAX: u32 = 30;
 pub const SEND_TICKS_MAX: u32 = 30;

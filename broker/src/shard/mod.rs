@@ -221,6 +221,16 @@ impl Shard {
         }
     }
 
+    /// Whether no request is under way.
+    pub fn is_idle(&self) -> bool {
+        self.fetches.is_empty()
+            && self.offsets.is_empty()
+            && self.gathers.is_empty()
+            && self.forwards.is_empty()
+            && self.held_bytes == 0
+            && self.lanes.iter().all(|lane| lane.pending.is_empty())
+    }
+
     fn lane_index(&self, lane: LaneId) -> Option<u16> {
         self.lane_indexes.get(lane.0 as usize).copied().flatten()
     }

@@ -9,7 +9,8 @@ use super::event::Conn;
 use super::jobs::JobId;
 use super::{Cx, Shard};
 use crate::limits::{
-    FRAME_BYTES_PER_TICK_MIN, FRAME_TICKS_MAX, HELLO_TICKS_MAX, SEND_TICKS_MAX, TICK_MS,
+    FRAME_BYTES_PER_TICK_MIN, FRAME_TICKS_MAX, HELLO_TICKS_MAX, LANE_WAKE_MS_MIN, SEND_TICKS_MAX,
+    TICK_MS,
 };
 use crate::memory::Memory;
 use crate::session::{Phase, Wait};
@@ -128,8 +129,12 @@ impl Shard {
         }
         let fetch = self.timers.fetches.first().map_or(never, |&(deadline, _)| deadline);
         let mut next = self.timers.tick_at.min(fetch);
+        // What a log could not do when it was woken waits for the disk: no use in asking at once.
+        let soon = cx.now.monotonic + Nanos::from_millis(LANE_WAKE_MS_MIN);
         for lane in &self.lanes {
-            next = next.min(lane.log.next_deadline().unwrap_or(never)).min(lane.deadline_min);
+            let due = lane.log.next_deadline().unwrap_or(never);
+            let is_past = due <= cx.now.monotonic;
+            next = next.min(if is_past { soon } else { due }).min(lane.deadline_min);
         }
         if let Some(stopping) = &self.stopping
             && cx.now.monotonic < stopping.deadline

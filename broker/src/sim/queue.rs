@@ -73,7 +73,8 @@ mod tests {
         for (at, action) in [(5, 'c'), (3, 'a'), (5, 'd'), (3, 'b')] {
             queue.at(at, action);
         }
-        let order: String = std::iter::from_fn(|| queue.take_next()).map(|(_, action)| action).collect();
+        let order: String =
+            std::iter::from_fn(|| queue.take_next()).map(|(_, action)| action).collect();
         assert_eq!(order, "abcd");
     }
 }
