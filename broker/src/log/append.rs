@@ -317,15 +317,17 @@ impl Log {
 
     /// A lane that has fallen idle says on disk that its last commit is durable.
     pub(super) fn advance_idle<M: Memory>(&mut self, io: &mut Io<'_, M>) {
-        let is_quiet = self.building.is_none() && self.pipeline.is_empty();
-        if !self.unattested || !is_quiet {
-            if !self.unattested {
-                self.idle_at = None;
-            }
+        if !self.unattested {
+            self.idle_at = None;
+        }
+        if self.idle_at.is_none_or(|at| io.now.monotonic < at) {
             return;
         }
-        if self.idle_at.is_some_and(|at| io.now.monotonic >= at) {
+        if self.building.is_none() && self.pipeline.is_empty() {
             self.write_padding(io);
+        } else {
+            // Not idle but slow: the deadline must not stay in the past.
+            self.idle_at = Some(io.now.monotonic + self.config.idle_padding_after);
         }
     }
 

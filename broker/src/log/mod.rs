@@ -237,7 +237,7 @@ impl Log {
                 }
             }
             Purpose::Footer => self.on_footer_done(io, &done),
-            Purpose::Retention => self.on_retention_done(io),
+            Purpose::Retention => self.on_retention_done(io, &done),
             Purpose::CloseSpare(sequence) => {
                 let (directory, lane) = (self.config.directory, self.config.lane);
                 let place = format::name::preparation(directory, lane, sequence);
@@ -281,7 +281,8 @@ impl Log {
             return None;
         }
         // Retention has something to look at only if there is more than the active segment.
-        let retention_at = self.retention_at.filter(|_| !self.sealed.is_empty());
+        let is_looking = matches!(self.retention, retention::Retention::Idle);
+        let retention_at = self.retention_at.filter(|_| is_looking && !self.sealed.is_empty());
         [self.idle_at, self.preparer.backoff_until(), retention_at].into_iter().flatten().min()
     }
 

@@ -6,12 +6,12 @@
 use corelog_protocol::entry::EntryKind;
 use corelog_protocol::ids::{Lsn, Offset, PartitionId};
 
-use super::event::{Body, LogEvent, NO_PARTITION};
+use super::event::{Body, LogEvent, LogFailure, NO_PARTITION};
 use super::format::{log_start, name};
 use super::prepare::Spare;
 use super::segment::{Part, Sealed};
 use super::{Io, Log, Purpose};
-use crate::disk::DiskOrder;
+use crate::disk::{DiskDone, DiskOrder};
 use crate::memory::Memory;
 use crate::planted::{Bug, is_planted};
 use crate::time::{Monotonic, Wall};
@@ -177,10 +177,15 @@ impl Log {
         self.order(io, Purpose::Retention, order);
     }
 
-    pub(super) fn on_retention_done<M: Memory>(&mut self, io: &mut Io<'_, M>) {
+    pub(super) fn on_retention_done<M: Memory>(&mut self, io: &mut Io<'_, M>, done: &DiskDone) {
         let Retention::Leaving(mut leaving) = self.retention else {
             unreachable!("only a leaving segment gives orders");
         };
+        if matches!(done, DiskDone::Failed(_)) {
+            // Whether the old name is gone is not known: nothing may be written to the file.
+            self.fail_with(LogFailure::Write);
+            return;
+        }
         match leaving.step {
             LeavingStep::Closing => leaving.step = LeavingStep::Removing,
             // The next drop waits for this one to be durable: names go in the order of the log.

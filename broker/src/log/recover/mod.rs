@@ -53,6 +53,7 @@ struct Old {
     sequence: u64,
     file: FileId,
     file_bytes: u64,
+    opened: bool,
     header: Option<SegmentHeader>,
     trailer: Option<Trailer>,
     index: Option<SegmentIndex>,
@@ -116,7 +117,7 @@ impl Recovery {
         if let Some(slot) = self.slot.take() {
             memory.release(slot);
         }
-        self.old.iter().map(|old| old.file).collect()
+        self.old.iter().filter(|old| old.opened).map(|old| old.file).collect()
     }
 }
 
@@ -266,6 +267,7 @@ impl Log {
             Step::Open(at) => {
                 let DiskDone::Opened { bytes } = done else { return Err(LogFailure::Recovery) };
                 recovery.old[at].file_bytes = bytes;
+                recovery.old[at].opened = true;
                 if bytes < COMMITS_START {
                     return Err(LogFailure::Recovery);
                 }
@@ -332,6 +334,7 @@ impl Log {
                     sequence,
                     file: io.ops.next_file(self.config.owner),
                     file_bytes: bytes,
+                    opened: false,
                     header: None,
                     trailer: None,
                     index: None,
