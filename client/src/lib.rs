@@ -1,4 +1,16 @@
-//! The Corelog client.
+#![cfg_attr(feature = "thread", doc = include_str!("../README.md"))]
+//!
+//! # How it works
+//!
+//! The [`engine`] decides everything: which shard a record goes to, when a batch leaves, what is
+//! tried again, what is believed of an answer. It is a plain state machine. The driver in
+//! `thread/` gives it sockets and a clock: whoever sends steps the engine and writes to the socket
+//! itself; one IO thread reads, keeps the timers and tells users.
+//!
+//! The first record of a topic asks shard 0 where its partitions live. From then on each goes over
+//! the connection to the shard that owns its partition: one connection per shard, opened when it is
+//! first needed. When a broker restarts, or says that a partition has moved, the places are asked
+//! again.
 
 pub mod engine;
 mod error;
