@@ -6,21 +6,24 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use glommio::net::TcpStream;
 use socket2::SockRef;
 
 use crate::disk::{DiskDone, DiskOrder, FileId, OpId};
 use crate::driver::clock::Clock;
-use crate::driver::conn::{Closing, Connection, Connections, Flushed, Reading};
+use crate::driver::conn::{Closing, Connection, Connections, Reading};
 use crate::driver::disk::{Disks, OpenFile};
 use crate::driver::log_limit::LogLimit;
 use crate::driver::machine::Machine;
 use crate::driver::memory::DmaMemory;
+use crate::driver::serve::{Burst, linger};
 use crate::limits::RECEIVE_BYTES;
 use crate::memory::{Memory, Piece, Slot};
 use crate::shard::effect::{Effect, Effects};
@@ -109,8 +112,8 @@ pub struct Inner {
     pub life_waker: Option<Waker>,
     clock: Clock,
     effects: Effects,
-    pending: VecDeque<Event>,
-    receive: Slot,
+    pub(super) pending: VecDeque<Event>,
+    pub(super) receive: Slot,
     turn_asked: bool,
     turn_waker: Option<Waker>,
     wake_at: Option<Monotonic>,
@@ -187,17 +190,19 @@ impl Core {
         if let Some(conn) = conn {
             let core = Rc::clone(self);
             glommio::spawn_local(async move {
-                // A trip through the ring lets completions in between the bursts of a busy peer.
-                while std::future::poll_fn(|cx| core.poll_connection(conn, cx)).await == Burst::More
-                {
-                    breathe().await;
+                loop {
+                    match poll_fn(|cx| core.poll_connection(conn, cx)).await {
+                        // Completions come in between the bursts of a busy peer.
+                        Burst::More => breathe().await,
+                        Burst::Over => return,
+                        Burst::Linger(stream) => return linger(stream).await,
+                    }
                 }
             })
             .detach();
         }
     }
 
-    /// One look at a connection: send what waits, close if asked, read if wanted.
     fn poll_connection(&self, conn: Conn, cx: &mut Context<'_>) -> Poll<Burst> {
         self.inner.borrow_mut().poll_connection(conn, cx)
     }
@@ -244,7 +249,7 @@ impl Core {
         }
     }
 
-    pub fn until(&self, then: Monotonic) -> std::time::Duration {
+    pub fn until(&self, then: Monotonic) -> Duration {
         self.inner.borrow().clock.until(then)
     }
 }
@@ -273,7 +278,9 @@ impl Inner {
     fn carry_out(&mut self, effect: Effect, pieces: &[Piece]) {
         match effect {
             Effect::Receive { conn, target } => {
-                if let Some(connection) = self.connections.get(conn) {
+                if let Some(connection) = self.connections.get(conn)
+                    && connection.closing == Closing::No
+                {
                     let paused = connection.reading == Reading::Paused;
                     connection.reading = match target {
                         None => Reading::Shared,
@@ -371,143 +378,6 @@ impl Inner {
         wake(&mut outbox.waker);
     }
 
-    fn send(&mut self, conn: Conn, pieces: &[Piece]) {
-        let Some(connection) = self.connections.get(conn) else {
-            for piece in pieces {
-                self.memory.release(piece.slot);
-            }
-            return;
-        };
-        let waits = connection.has_queue();
-        connection.enqueue(pieces, &mut self.memory);
-        if waits {
-            // Its task is waiting for room already.
-            return;
-        }
-        match self.flush(conn) {
-            Flushed::Empty => {}
-            // The task waits for room, or finds the peer gone.
-            Flushed::Blocked | Flushed::Broken => {
-                if let Some(connection) = self.connections.get(conn) {
-                    connection.wake();
-                }
-            }
-        }
-    }
-
-    fn flush(&mut self, conn: Conn) -> Flushed {
-        let Some(connection) = self.connections.get(conn) else { return Flushed::Empty };
-        let mut sent = 0;
-        let flushed = connection.flush(&mut self.memory, &mut sent, &mut self.counters.send_calls);
-        for _ in 0..sent {
-            self.pending.push_back(Event::Sent { conn });
-        }
-        flushed
-    }
-
-    /// Delivers what a flush outside of a step has completed.
-    fn deliver_pending(&mut self) {
-        if let Some(event) = self.pending.pop_front() {
-            let rest = std::mem::take(&mut self.pending);
-            self.deliver(event);
-            for event in rest {
-                self.deliver(event);
-            }
-        }
-    }
-
-    fn poll_connection(&mut self, conn: Conn, cx: &mut Context<'_>) -> Poll<Burst> {
-        use futures_io::{AsyncRead, AsyncWrite};
-        // Full reads in a row, after which the neighbours have their turn.
-        let mut full_reads = 0;
-        loop {
-            if self.life == Life::Dead {
-                return Poll::Ready(Burst::Over);
-            }
-            let Some(connection) = self.connections.get(conn) else {
-                return Poll::Ready(Burst::Over);
-            };
-            if connection.has_queue() && connection.closing != Closing::Now {
-                match self.flush(conn) {
-                    Flushed::Empty => {}
-                    Flushed::Blocked => {
-                        self.counters.sends_blocked += 1;
-                        let connection = self.connections.get(conn).expect("not closed by a flush");
-                        let mut sent = 0;
-                        if let Some(bytes) = connection.front(&self.memory) {
-                            // Tries once more, and else waits for room.
-                            let polled =
-                                std::pin::Pin::new(&mut connection.stream).poll_write(cx, bytes);
-                            match polled {
-                                Poll::Ready(Ok(taken)) => {
-                                    connection.advance(taken, &mut self.memory, &mut sent);
-                                    for _ in 0..sent {
-                                        self.pending.push_back(Event::Sent { conn });
-                                    }
-                                    self.deliver_pending();
-                                    continue;
-                                }
-                                Poll::Ready(Err(_)) => return self.closed(conn),
-                                Poll::Pending => {}
-                            }
-                        }
-                    }
-                    Flushed::Broken => return self.closed(conn),
-                }
-                self.deliver_pending();
-            }
-            let Some(connection) = self.connections.get(conn) else {
-                return Poll::Ready(Burst::Over);
-            };
-            match connection.closing {
-                Closing::Now => return self.closed(conn),
-                Closing::AfterSends if !connection.has_queue() => return self.closed(conn),
-                _ => {}
-            }
-            let (slot, range) = match connection.reading {
-                Reading::Paused => {
-                    keep_waker(&mut connection.waker, cx);
-                    return Poll::Pending;
-                }
-                Reading::Shared => (self.receive, 0..RECEIVE_BYTES),
-                Reading::Target(piece) => (piece.slot, piece.range()),
-            };
-            let start = range.start;
-            let target = &mut self.memory.bytes_mut(slot)[range];
-            let room = target.len();
-            match std::pin::Pin::new(&mut connection.stream).poll_read(cx, target) {
-                Poll::Pending => {
-                    keep_waker(&mut connection.waker, cx);
-                    return Poll::Pending;
-                }
-                Poll::Ready(Ok(0) | Err(_)) => return self.closed(conn),
-                Poll::Ready(Ok(count)) => {
-                    if matches!(connection.reading, Reading::Target(_)) {
-                        connection.reading = Reading::Paused;
-                    }
-                    self.counters.receives += 1;
-                    self.deliver(Event::Received { conn, piece: Piece::new(slot, start, count) });
-                    if count == room {
-                        full_reads += 1;
-                        if full_reads >= FULL_READS_MAX {
-                            return Poll::Ready(Burst::More);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// The end of a connection, whoever began it.
-    fn closed(&mut self, conn: Conn) -> Poll<Burst> {
-        if let Some(mut connection) = self.connections.remove(conn) {
-            connection.drop_queue(&mut self.memory);
-            self.deliver_pending();
-            self.deliver(Event::Closed { conn });
-        }
-        Poll::Ready(Burst::Over)
-    }
-
     /// The next order for a worker.
     pub fn poll_order(&mut self, cx: &Context<'_>) -> Poll<Option<(OpId, DiskOrder)>> {
         if self.life == Life::Dead {
@@ -537,28 +407,16 @@ impl Inner {
     }
 }
 
-/// Why a connection's poll came back.
-#[derive(PartialEq, Eq)]
-enum Burst {
-    /// There is more to read, but others wait.
-    More,
-    /// The connection is gone.
-    Over,
-}
-
-/// Lets the executor reap completions and run its other tasks. Waking oneself would not: the
-/// executor asks its rings only when no task is ready, or after 100 ms. A timer fires only there.
-pub async fn breathe() {
-    glommio::timer::sleep(std::time::Duration::from_micros(2)).await;
-}
-
-/// 4 x 64 KiB is about 0.1 ms of copying: a neighbour waits no longer for one connection.
-const FULL_READS_MAX: u32 = 4;
-
 fn peer_of(address: SocketAddr) -> Peer {
     let octets = match address.ip() {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
         IpAddr::V6(ip) => ip.octets(),
     };
     Peer { address: octets, port: address.port() }
+}
+
+/// Lets the executor reap completions and run its other tasks. Waking oneself would not: the
+/// executor asks its rings only when no task is ready, or after 100 ms. A timer fires only there.
+pub async fn breathe() {
+    glommio::timer::sleep(Duration::from_micros(2)).await;
 }

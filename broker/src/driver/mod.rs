@@ -2,7 +2,7 @@
 //! `Shard::step` on glommio and reports completions; decides nothing.
 //!
 //! Enter at [`Broker`]. [`core`] is one shard's state and the loop around `step`; [`executor`]
-//! the tasks around it; [`disk`], [`conn`] and [`memory`] what effects are carried out on.
+//! the tasks around it; [`serve`] one connection's; [`disk`], [`conn`] and [`memory`] what effects are carried out on.
 //! The only folder that may name glommio, socket2 or libc.
 
 mod accept;
@@ -17,6 +17,7 @@ mod identity;
 mod log_limit;
 mod machine;
 mod memory;
+mod serve;
 mod signal;
 mod start;
 mod start_error;

@@ -371,6 +371,22 @@ fn a_connection_is_served_and_closed_after_its_last_send() {
 }
 
 #[test]
+fn last_words_arrive_although_the_peer_had_more_to_say() {
+    let Some(directory) = real_directory() else { return };
+    let broker = start(directory.path(), 1);
+    for _ in 0..20 {
+        let mut stream = connect(&broker, ShardId::ANY);
+        let mut text = b"bye\n".to_vec();
+        // More than one read takes, so that some of it is unread when the connection ends.
+        text.resize(256 << 10, b'x');
+        stream.write_all(&text).expect("sent");
+        assert_eq!(read_line(&mut stream), "bye");
+        assert_eq!(stream.read(&mut [0]).expect("a good end"), 0);
+    }
+    broker.stop();
+}
+
+#[test]
 fn a_send_larger_than_the_socket_takes_arrives_whole() {
     let Some(directory) = real_directory() else { return };
     let broker = start(directory.path(), 1);
