@@ -1,6 +1,7 @@
 //! `corelogd`: one broker as a process. Reads its configuration, runs until it is asked to stop
 //! (SIGTERM or SIGINT), and says on stderr, in one sentence, why it does not start.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::exit;
 
@@ -36,6 +37,7 @@ fn main() {
     tracing_subscriber::fmt()
         .with_max_level(arguments.log_level)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let config = read_config(&arguments).unwrap_or_else(|error| refuse(&error));
     if arguments.check_config {

@@ -207,7 +207,12 @@ async fn timer_loop(core: Rc<Core>) {
             Some(at) => at,
             None => {
                 core.on_timer();
-                poll_fn(|cx| core.poll_deadline(cx)).await
+                let at = poll_fn(|cx| core.poll_deadline(cx)).await;
+                if core.until(at).is_zero() {
+                    // A shard that wants to be woken at once, again and again, holds up nobody.
+                    breathe().await;
+                }
+                at
             }
         };
     }
