@@ -106,7 +106,12 @@ fn run(options: &Options, bug: Bug) -> ExitCode {
             }
             let seed = options.seed + number;
             SEED.with(|cell| cell.set(seed));
+            let seed_began = Instant::now();
             let outcome = run_seed(seed, length, bug, options.trace && single);
+            let seconds = seed_began.elapsed().as_secs_f64();
+            if seconds > 5.0 {
+                eprintln!("seed {seed} took {seconds:.1} s for {} events", outcome.events);
+            }
             let mut failure = outcome.violation.map(|violation| violation.to_string());
             if options.twice && failure.is_none() {
                 let again = run_seed(seed, length, bug, false);
@@ -125,6 +130,7 @@ fn run(options: &Options, bug: Bug) -> ExitCode {
             totals.virtual_nanos += outcome.virtual_nanos;
             totals.hash ^= outcome.hash.rotate_left((seed % 64) as u32);
             if let Some(failure) = failure {
+                eprintln!("VIOLATION seed {seed}: {failure}");
                 totals.failures.push((seed, failure));
                 stop.store(totals.failures.len() >= 20, Ordering::Relaxed);
             }

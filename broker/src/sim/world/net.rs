@@ -193,7 +193,7 @@ impl World {
         // A quarter of the time everything at once; else any cut.
         let drawn = if self.random.chance(1, 4) { most } else { 1 + self.random.below(most) };
         // Large backlogs are not dripped byte by byte.
-        drawn.max(most / 16).max(1) as usize
+        drawn.max(most / 16).max(have as u64 / 64).max(1) as usize
     }
 
     pub(super) fn pump_up(&mut self, link: usize) {
