@@ -339,7 +339,11 @@ impl Log {
         }
     }
 
+    /// None also if recovery has failed: then nothing is known of what the partition holds.
     pub fn partition(&self, partition: PartitionId) -> Option<PartitionBounds> {
+        if !self.recovered && self.failure.is_some() {
+            return None;
+        }
         let partition = self.partitions.get(partition)?;
         (!partition.deleted).then(|| partition.bounds())
     }

@@ -127,6 +127,10 @@ impl Log {
             }
             return Read::AtEnd;
         }
+        if self.is_closing() {
+            // The files are closed: nothing can be said of what they hold.
+            return Read::Failed;
+        }
         match self.locate(at, offset) {
             Located::Lost { to } => {
                 self.counters.reads_corrupt += 1;

@@ -182,7 +182,12 @@ impl Shard {
                 continue;
             }
             let Some(bounds) = target.log.partition(wanted.partition) else {
-                self.found(id, wanted.partition, Err(ErrorCode::UnknownPartition), 0, None);
+                // A lane that could not be recovered knows nothing of what it holds.
+                let code = match target.state {
+                    LaneState::Failed => ErrorCode::StorageFailed,
+                    _ => ErrorCode::UnknownPartition,
+                };
+                self.found(id, wanted.partition, Err(code), 0, None);
                 continue;
             };
             let control = CONTROL_BYTES + job.fetch.partitions.len() * CONTROL_BYTES_PER_PARTITION;

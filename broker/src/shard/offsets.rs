@@ -83,7 +83,11 @@ impl Shard {
             let target = &mut self.lanes[lane];
             let bounds = target.log.partition(query.partition);
             let Some(bounds) = bounds.filter(|_| target.state != LaneState::Recovering) else {
-                self.add_answer(id, refused_offsets(query, ErrorCode::Recovering));
+                let code = match target.state {
+                    LaneState::Failed => ErrorCode::StorageFailed,
+                    _ => ErrorCode::Recovering,
+                };
+                self.add_answer(id, refused_offsets(query, code));
                 continue;
             };
             let mut answer = OffsetsAnswer {
