@@ -180,7 +180,10 @@ impl World {
                 ));
                 return;
             }
-            _ => Position::Beginning,
+            _ => match self.next_of(client, assignment) {
+                Some(next) => Position::Offset(Offset(next)),
+                None => Position::Beginning,
+            },
         };
         if let Role::Consumer { reads, .. } = &mut self.clients[client].role
             && let Some(reader) = reads.get_mut(&assignment)
@@ -191,6 +194,13 @@ impl World {
             };
         }
         self.seek(client, assignment, position);
+    }
+
+    fn next_of(&self, client: usize, assignment: AssignmentId) -> Option<u64> {
+        match &self.clients[client].role {
+            Role::Consumer { reads, .. } => reads.get(&assignment)?.next,
+            _ => None,
+        }
     }
 
     /// Whether retention may move the start of what an assignment reads.

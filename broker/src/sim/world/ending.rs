@@ -54,6 +54,13 @@ impl Ending {
         self.phase != Phase::Running
     }
 
+    /// The broker has stopped in good order.
+    pub fn on_stopped(&mut self) {
+        if self.phase == Phase::Stopping {
+            self.phase = Phase::Over;
+        }
+    }
+
     pub fn is_over(&self) -> bool {
         self.phase == Phase::Over
     }
@@ -95,7 +102,6 @@ impl World {
             Phase::Probing if self.checks.history.open() == 0 => self.probed(),
             Phase::Bounds if self.ending.bounds.len() == self.ending.asked.len() => self.read_all(),
             Phase::Cutting => self.ask_bounds(),
-            Phase::Stopping if self.broker.is_none() => self.ending.phase = Phase::Over,
             _ => {}
         }
         self.after(TICK, Action::Ending);

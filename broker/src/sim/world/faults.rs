@@ -192,6 +192,9 @@ impl World {
             return;
         }
         self.faults.kill_planned = false;
+        if stopped {
+            self.ending.on_stopped();
+        }
         let shards = if stopped { self.faults.shards_next } else { broker.shards.len() as u16 };
         self.cut(if stopped { CrashStyle::Bare } else { CrashStyle::Torn(50) });
         let down = self.random.below(100_000_000);
