@@ -174,7 +174,7 @@ fn crc_of(body: &[u8]) -> u32 {
 
 fn told(seen: &Seen) -> String {
     format!(
-        "LSN {} epoch {} kind {} {:?} offset {} x{} crc {:08x}",
+        "LSN {} epoch {} {:?} {:?} offset {} x{} crc {:08x}",
         seen.lsn,
         seen.epoch,
         seen.kind,

@@ -111,7 +111,6 @@ impl Life {
         record_count: u32,
         body: Vec<u8>,
     ) -> Result<Appended, AppendError> {
-        let kind = kind.to_wire();
         let steps = self.rig.disk.trace().len();
         let appended = self.rig.append(kind, partition, record_count, &body);
         match &appended {

@@ -3,7 +3,7 @@
 //! Carries out the log's orders, in the order given or in one that a seed chose, and writes down what the log
 //! says. Decides nothing for it.
 
-use corelog_protocol::entry::{ENTRY_HEADER_BYTES, EntryHeader};
+use corelog_protocol::entry::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind};
 use corelog_protocol::ids::{ClusterId, Incarnation, LaneId, Lsn, Offset, PartitionId};
 
 use crate::disk::{DirectoryId, DiskDone, DiskError, DiskOrder, OpId};
@@ -54,7 +54,7 @@ pub enum OrderKind {
 pub struct Seen {
     pub lsn: Lsn,
     pub epoch: u64,
-    pub kind: u8,
+    pub kind: EntryKind,
     pub partition: PartitionId,
     pub base_offset: Offset,
     pub record_count: u32,
@@ -174,6 +174,9 @@ impl<D: Device> Rig<D> {
                         DiskOrder::Flush { .. } => OrderKind::Flush,
                         _ => OrderKind::Other,
                     };
+                    if let DiskOrder::Write { slot, len, .. } = &order {
+                        check_padding(&self.memory.bytes(*slot)[..*len as usize]);
+                    }
                     self.disk.start(op, order, &mut self.memory);
                     self.in_flight.push((op, kind));
                 }
@@ -201,7 +204,7 @@ impl<D: Device> Rig<D> {
                     self.heard.replayed.push(Seen {
                         lsn: replayed.lsn,
                         epoch: replayed.epoch.0,
-                        kind: replayed.kind,
+                        kind: EntryKind::from_wire(replayed.kind).expect("a known kind"),
                         partition: replayed.partition,
                         base_offset: Offset(0),
                         record_count: 0,
@@ -257,14 +260,15 @@ impl<D: Device> Rig<D> {
         self.call(Log::on_wake);
     }
 
-    /// Goes on until `done` says so; a log that fails, falls silent or never ends is a violation.
+    /// Goes on until `done` says so; a log that fails meanwhile, falls silent or never ends is a violation.
     pub fn run(&mut self, what: &str, done: impl Fn(&Self) -> bool) -> Checked<()> {
+        let failed_before = self.heard.failed;
         for _ in 0..ROUNDS_MAX {
             if done(self) {
                 return Ok(());
             }
-            if let Some(failure) = self.heard.failed {
-                return Err(format!("{what}: the log failed: {failure:?}"));
+            if self.heard.failed != failed_before {
+                return Err(format!("{what}: the log failed: {:?}", self.heard.failed));
             }
             if !self.round() {
                 return Err(format!("{what}: the log waits for nothing"));
@@ -295,14 +299,44 @@ impl<D: Device> Rig<D> {
 
     pub fn append(
         &mut self,
-        kind: u8,
+        kind: EntryKind,
         partition: PartitionId,
         record_count: u32,
         body: &[u8],
     ) -> Result<Appended, AppendError> {
         let body = Body::Bytes(body);
+        let kind = kind.to_wire();
         let entry = NewEntry { kind, partition, record_count, body, crc_checked: true };
         self.call(|log, io| log.append(io, entry))
+    }
+
+    /// I3: a reader sees nothing that is not durable yet, wherever it asks.
+    pub fn check_visible(&mut self, partition: PartitionId) -> Checked<()> {
+        let Some(bounds) = self.log.partition(partition) else { return Ok(()) };
+        let newest = Offset(bounds.next_offset.0.saturating_sub(1)).max(bounds.log_start);
+        for offset in [bounds.log_start, bounds.committed_end, newest] {
+            let (answer, bytes) = self.read(partition, offset, 64 << 10)?;
+            if matches!(answer, Read::Ready { .. }) {
+                let durable_end = self.log.durable_end();
+                let read = entries(&bytes)?;
+                if let Some(seen) = read.iter().find(|seen| seen.lsn >= durable_end) {
+                    let lsn = seen.lsn;
+                    return Err(format!("I3: LSN {lsn} is served, durable below {durable_end}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A clean stop, after which the pool is empty.
+    pub fn stop(&mut self) -> Checked<()> {
+        self.call(|log, io| log.stop(io));
+        self.run("a clean stop", |rig| rig.heard.stopped)?;
+        self.settle()?;
+        match self.memory.leaks().first() {
+            Some(leak) => Err(format!("I12: after a clean stop {leak:?}")),
+            None => Ok(()),
+        }
     }
 
     /// Reads a partition from its log start to its committed end.
@@ -363,6 +397,16 @@ impl<D: Device> Rig<D> {
     }
 }
 
+/// A commit ends in zeros: what was in the buffer before is nobody's business.
+fn check_padding(bytes: &[u8]) {
+    let Some((header, _)) = bytes.split_first_chunk::<64>() else { return };
+    if header.starts_with(b"CRLC") {
+        let length = u32::from_le_bytes([header[32], header[33], header[34], header[35]]);
+        let padding = bytes.get(length as usize..).expect("a commit within its write");
+        assert!(padding.iter().all(|byte| *byte == 0), "the padding of a commit is not zero");
+    }
+}
+
 /// Takes the answer of a read apart, and believes nothing.
 fn entries(mut bytes: &[u8]) -> Checked<Vec<Seen>> {
     let mut seen = Vec::new();
@@ -377,7 +421,7 @@ fn entries(mut bytes: &[u8]) -> Checked<Vec<Seen>> {
         seen.push(Seen {
             lsn: header.lsn,
             epoch: header.epoch.0,
-            kind: header.kind.to_wire(),
+            kind: header.kind,
             partition: header.partition,
             base_offset: header.base_offset,
             record_count: header.record_count,

@@ -132,11 +132,13 @@ impl Surveyor {
         rig.settle()?;
         let untouched = rig.disk.image();
         self.append_to_all(&mut rig)?;
+        let cut_off = rig.disk.image();
+        rig.stop()?;
         let (again, _) = self.look(&untouched, seed ^ 1)?;
         first.same_state(&again)?;
 
         // Whatever is in flight on this disk is lost, which is one more kind of crash.
-        let (grown, _) = self.look(&rig.disk.image(), seed ^ 2)?;
+        let (grown, _) = self.look(&cut_off, seed ^ 2)?;
         for ((id, before, _), (_, after, found)) in first.partitions.iter().zip(&grown.partitions) {
             let Some(after) = after else { return Err(format!("I1: {id:?} is gone")) };
             let base = before.map_or(Offset(0), |bounds| bounds.next_offset);
@@ -156,10 +158,9 @@ impl Surveyor {
         for id in &self.partitions {
             let before = rig.log.partition(*id);
             let next = before.map_or(Offset(0), |bounds| bounds.next_offset);
-            let batch = EntryKind::Batch.to_wire();
             // A busy pipeline or a segment that is not ready yet: try again a little later.
             let appended = loop {
-                match rig.append(batch, *id, PROBE_RECORDS, &self.probe) {
+                match rig.append(EntryKind::Batch, *id, PROBE_RECORDS, &self.probe) {
                     Ok(appended) => break appended,
                     Err(error) if !rig.round() => {
                         return Err(format!("an append after recovery: {error:?}"));

@@ -63,9 +63,12 @@ fn write_some(life: &mut Life, seed: u64, count: usize) -> Checked<()> {
         }
         life.append_patiently(partition, 1 + random.below(3) as u32, bytes)?;
         in_flight_max = in_flight_max.max(life.rig.in_flight());
+        if number % 4 == 3 {
+            life.rig.check_visible(partition)?;
+        }
         life.go_on(random.below(3) as usize);
     }
-    demand(in_flight_max > 1, "several commits in flight")
+    demand(count < 10 || in_flight_max > 1, "several commits in flight")
 }
 
 /// Segments fill up, are sealed, and others take their place.
@@ -190,7 +193,7 @@ pub fn full_disk(seed: u64, length: usize) -> Checked<Trial> {
 pub fn idle(seed: u64, length: usize) -> Checked<Trial> {
     let mut life = begin(small_config(), Retention::default(), seed)?;
     for number in 0..3 * length {
-        write_some(&mut life, seed + number as u64, 3)?;
+        write_some(&mut life, seed + number as u64, 6)?;
         life.idle()?;
     }
     demand(life.rig.log.counters().commits_idle_padding >= 3 * length as u64, "idle padding")?;
