@@ -60,8 +60,15 @@ impl Shard {
         let Some(lane) = self.partitions.get(produce.partition).map(|found| found.lane) else {
             return self.produce_elsewhere(cx, conn, header, produce, batch);
         };
-        let room = &self.lanes[usize::from(lane)];
-        if room.is_busy {
+        let session = self.sessions.get(conn).expect("a frame of this session is being taken");
+        let received_at = session.incoming.last_byte_at;
+        let socket_ns = saturate(received_at - session.incoming.first_byte_at);
+        if self.lanes[usize::from(lane)].is_busy {
+            if cx.now.monotonic > deadline_of(&produce, received_at) {
+                self.counters.requests_expired += 1;
+                self.refuse(cx, origin, KIND, EXPIRED);
+                return Flow::Done;
+            }
             // The frame stays in the session's slot until there is room.
             if self.can_hold(cx.memory, 2 * frame.len as usize) {
                 self.counters.lane_busy += 1;
@@ -82,9 +89,6 @@ impl Shard {
                 return Flow::Done;
             }
         };
-        let session = self.sessions.get(conn).expect("a frame of this session is being taken");
-        let received_at = session.incoming.last_byte_at;
-        let socket_ns = saturate(received_at - session.incoming.first_byte_at);
         let new = NewBatch { origin, produce, record_count, batch, socket_ns, received_at };
         match self.append_batch(cx, usize::from(lane), &new) {
             Ok(()) => Flow::Done,
@@ -186,6 +190,29 @@ impl Shard {
         i64::from(batch.len)
     }
 
+    /// Refuses those whose deadline passed while they waited for room.
+    pub(super) fn expire_waiting<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize) {
+        if !self.lanes[lane].is_busy {
+            return;
+        }
+        for _ in 0..self.lanes[lane].waiting.len() {
+            let Some(conn) = self.lanes[lane].waiting.pop_front() else { break };
+            // Still busy: it waits again, behind the others, unless its time is up.
+            self.resume(cx, conn, Wait::Lane(lane as u16));
+        }
+        let now = cx.now.monotonic;
+        for _ in 0..self.lanes[lane].adopted.len() {
+            let Some(adopted) = self.lanes[lane].adopted.pop_front() else { break };
+            if now <= deadline_of(&adopted.produce, adopted.received_at) {
+                self.lanes[lane].adopted.push_back(adopted);
+                continue;
+            }
+            self.counters.requests_expired += 1;
+            cx.memory.release(adopted.batch.slot);
+            self.refuse(cx, adopted.origin, KIND, EXPIRED);
+        }
+    }
+
     fn append_batch<M: Memory>(
         &mut self,
         cx: &mut Cx<'_, M>,
@@ -194,14 +221,10 @@ impl Shard {
     ) -> Result<(), NotAppended> {
         let now = cx.now.monotonic;
         let NewBatch { produce, record_count, batch, .. } = *new;
-        let deadline = match produce.timeout_ms {
-            0 => Monotonic(u64::MAX),
-            timeout_ms => new.received_at + Nanos::from_millis(u64::from(timeout_ms)),
-        };
+        let deadline = deadline_of(&produce, new.received_at);
         if now > deadline {
             self.counters.requests_expired += 1;
-            let late = "the deadline passed before the batch was appended";
-            return Err(NotAppended::Refused(Refusal::new(ErrorCode::Expired, late)));
+            return Err(NotAppended::Refused(EXPIRED));
         }
         let entry = NewEntry {
             kind: EntryKind::Batch.to_wire(),
@@ -332,6 +355,16 @@ impl Shard {
             self.refuse(cx, origin, KIND, Refusal::new(ErrorCode::DeadlineExceeded, late));
         }
         self.lanes[lane].deadline_min = next;
+    }
+}
+
+const EXPIRED: Refusal =
+    Refusal::new(ErrorCode::Expired, "the deadline passed before the batch was appended");
+
+fn deadline_of(produce: &Produce, received_at: Monotonic) -> Monotonic {
+    match produce.timeout_ms {
+        0 => Monotonic(u64::MAX),
+        timeout_ms => received_at + Nanos::from_millis(u64::from(timeout_ms)),
     }
 }
 

@@ -352,7 +352,7 @@ impl Shard {
     }
 
     /// Lets a session go on for its share, if it still waits for this. Returns the bytes touched.
-    fn resume<M: Memory>(&mut self, cx: &mut Cx<'_, M>, conn: Conn, wait: Wait) -> i64 {
+    pub(super) fn resume<M: Memory>(&mut self, cx: &mut Cx<'_, M>, conn: Conn, wait: Wait) -> i64 {
         let Some(session) = self.sessions.answerable(conn) else { return 0 };
         if session.wait != wait {
             return 0;

@@ -66,6 +66,9 @@ impl Shard {
 
     fn tick<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
         self.timers.tick_at = Monotonic(u64::MAX);
+        for lane in 0..self.lanes.len() {
+            self.expire_waiting(cx, lane);
+        }
         let mut watched = std::mem::take(&mut self.timers.watched);
         watched.retain(|&conn| {
             let stays = self.tick_session(cx, conn);
@@ -124,7 +127,9 @@ impl Shard {
     /// Tells the driver the next deadline, if it is earlier than the one that it knows.
     pub(super) fn order_wake<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
         let never = Monotonic(u64::MAX);
-        if self.timers.tick_at == never && !self.timers.watched.is_empty() {
+        let is_waited_for =
+            self.lanes.iter().any(|lane| !lane.waiting.is_empty() || !lane.adopted.is_empty());
+        if self.timers.tick_at == never && (is_waited_for || !self.timers.watched.is_empty()) {
             self.timers.tick_at = cx.now.monotonic + Nanos::from_millis(TICK_MS);
         }
         let fetch = self.timers.fetches.first().map_or(never, |&(deadline, _)| deadline);

@@ -2,10 +2,11 @@
 
 use corelog_protocol::frame::FrameKind;
 use corelog_protocol::ids::PartitionId;
+use corelog_protocol::produce::Produce;
 use corelog_protocol::{Durability, ErrorCode};
 
 use super::data::fetch_of;
-use super::world::{Client, World, batch, produce};
+use super::world::{Client, World, batch, produce, produce_with};
 use crate::limits::SEND_TICKS_MAX;
 use crate::memory::Memory;
 use crate::time::Nanos;
@@ -82,6 +83,34 @@ fn waiting_connections_have_their_turn_first_come_first_served() {
     sorted.sort_unstable();
     assert_eq!(offsets, sorted, "in the order in which they came");
     assert_eq!(tally(&mut world, clients[0]), (sent as usize, 0));
+}
+
+#[test]
+fn who_waits_for_room_in_vain_is_told_when_the_deadline_has_passed() {
+    let (mut world, clients, partition) = world(256 << 20, 3);
+    world.is_disk_held = true;
+    let large = batch(&"z".repeat(200 << 10), 1);
+    let mut sent = 0;
+    while world.counter(0, "lane_busy") == 0 {
+        world.send(clients[0], &produce(partition, Durability::QuorumDurable, sent, &large));
+        sent += 1;
+    }
+    let wish = |timeout_ms| Produce {
+        partition,
+        timeout_ms,
+        durability: Durability::QuorumDurable,
+        want_stages: false,
+    };
+    world.send(clients[1], &produce_with(wish(3_000), 1, &batch("in vain", 1)));
+    world.send(clients[2], &produce_with(wish(60_000), 2, &batch("patient", 1)));
+    world.pass(Nanos::from_secs(2));
+    assert!(world.take(clients[1]).is_empty());
+    world.pass(Nanos::from_secs(3));
+    let refusal = world.take_one(clients[1]).error();
+    assert_eq!(refusal.code, ErrorCode::Expired);
+    assert!(refusal.code.is_definite(), "nothing was appended");
+    world.release_disk();
+    assert_eq!(tally(&mut world, clients[2]), (1, 0));
 }
 
 #[test]
