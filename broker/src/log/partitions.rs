@@ -39,6 +39,8 @@ pub struct Partition {
     pub retention: Option<Retention>,
     pub deleted: bool,
     pub log_start: Offset,
+    /// The log start that the log tells, perhaps not durably yet.
+    pub log_start_told: Offset,
     pub next_offset: Offset,
     pub committed_end: Offset,
     /// Recovery: the last entry of it that was found.
@@ -57,6 +59,7 @@ impl Partition {
             retention: None,
             deleted: false,
             log_start: Offset(0),
+            log_start_told: Offset(0),
             next_offset: Offset(0),
             committed_end: Offset(0),
             seen_lsn: Lsn(0),

@@ -308,7 +308,7 @@ impl Log {
         let walk = &self.reads.jobs[at].walk;
         let (position, least) = walk.wants();
         let end = blocks(walk.end_position());
-        let bytes = least.max(PIECE_BYTES).min(READ_BYTES_MAX).min(end - position);
+        let bytes = least.clamp(PIECE_BYTES, READ_BYTES_MAX).min(end - position);
         self.order_read_piece(io, at, position, bytes);
     }
 

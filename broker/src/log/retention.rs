@@ -46,11 +46,9 @@ impl Log {
     /// begun.
     pub(super) fn advance_retention<M: Memory>(&mut self, io: &mut Io<'_, M>) {
         match self.retention {
-            Retention::Idle => {
-                if self.retention_at.is_some_and(|at| io.now.monotonic >= at) {
-                    self.retention_at = Some(io.now.monotonic + self.config.retention_every);
-                    self.decide_retention(io);
-                }
+            Retention::Idle if self.retention_at.is_some_and(|at| io.now.monotonic >= at) => {
+                self.retention_at = Some(io.now.monotonic + self.config.retention_every);
+                self.decide_retention(io);
             }
             Retention::Announced(lsn) if self.durable_end > lsn => {
                 self.move_log_starts();
@@ -89,7 +87,7 @@ impl Log {
             self.drop_oldest(io);
             return;
         }
-        let body = log_start::encode(starts.into_iter());
+        let body = log_start::encode(starts.iter().copied());
         let appended = self.append_entry(
             io,
             EntryKind::LogStart,
@@ -100,6 +98,11 @@ impl Log {
             true,
         );
         if let Ok(appended) = appended {
+            for (partition, start) in starts {
+                if let Some(partition) = self.partitions.get_mut(partition) {
+                    partition.log_start_told = partition.log_start_told.max(start);
+                }
+            }
             self.retention = Retention::Announced(appended.lsn);
         }
     }

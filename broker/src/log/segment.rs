@@ -198,7 +198,8 @@ pub fn states(partitions: &Partitions) -> Vec<PartitionImage> {
     let image = |partition: &Partition| PartitionImage {
         partition: partition.id.0,
         deleted: u32::from(partition.deleted),
-        log_start: partition.log_start.0,
+        // An entry in front of this image may tell it already, and will not be read again.
+        log_start: partition.log_start.max(partition.log_start_told).0,
         next_offset: partition.next_offset.0,
     };
     // A deleted partition is forgotten with its last byte: its id never comes back.

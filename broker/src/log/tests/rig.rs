@@ -78,6 +78,11 @@ impl Disk {
         disk
     }
 
+    /// What the next process finds after this one was killed: all, also what no flush covered.
+    pub fn forget_handles(&mut self) {
+        self.open.clear();
+    }
+
     pub fn segments(&self) -> Vec<&str> {
         self.files.keys().filter(|name| name.ends_with(".seg")).map(String::as_str).collect()
     }
