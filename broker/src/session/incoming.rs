@@ -11,9 +11,12 @@
 
 use corelog_protocol::frame::FRAME_HEADER_BYTES;
 
-use crate::limits::SLOT_BYTES_MIN;
+use crate::limits::{RECEIVE_BYTES, SLOT_BYTES_MIN};
 use crate::memory::{Memory, Piece, Slot};
 use crate::time::Monotonic;
+
+/// Frames smaller than half of this are read many at a time.
+const STREAM_BYTES: usize = RECEIVE_BYTES;
 
 #[derive(Debug, Default)]
 pub struct Incoming {
@@ -24,6 +27,8 @@ pub struct Incoming {
     pub skip: u64,
     /// The largest frame that was whole, bytes.
     frame_bytes_seen_max: usize,
+    /// Bytes that came last.
+    pub last_bytes: usize,
     /// When the first byte of what is not used up came.
     pub first_byte_at: Monotonic,
     /// When the last one came.
@@ -96,12 +101,19 @@ impl Incoming {
     }
 
     /// Where the rest of a frame of `frame_bytes` shall go. What is there of it is held.
-    pub fn target<M: Memory>(&mut self, memory: &mut M, frame_bytes: usize) -> Piece {
+    ///
+    /// A large frame is read to its end and no further, so that it need not be moved. Among small
+    /// ones that stream in, reading one at a time would cost a system call for each: if memory is
+    /// `roomy`, the slot is as large as what came last suggests, and is filled.
+    pub fn target<M: Memory>(&mut self, memory: &mut M, frame_bytes: usize, roomy: bool) -> Piece {
         let granted = self.grant(self.held_bytes(), frame_bytes);
-        self.make_room(memory, granted);
+        let is_small = frame_bytes < STREAM_BYTES / 2;
+        let streamed = if is_small && roomy { (4 * self.last_bytes).min(STREAM_BYTES) } else { 0 };
+        self.make_room(memory, granted.max(streamed));
         let slot = self.own.expect("room was made");
+        let capacity = memory.capacity(slot);
         let whole = self.start + frame_bytes + FRAME_HEADER_BYTES;
-        let stop = whole.min(memory.capacity(slot));
+        let stop = if is_small { capacity } else { whole.min(capacity) };
         assert!(stop > self.end, "an empty target would never be filled");
         Piece::new(slot, self.end, stop - self.end)
     }

@@ -76,6 +76,7 @@ impl Shard {
             incoming.first_byte_at = now;
         }
         incoming.last_byte_at = now;
+        incoming.last_bytes = piece.len as usize;
         session.bytes_since_tick += u64::from(piece.len);
         if incoming.is_own(piece) {
             incoming.received_own(piece);
@@ -197,6 +198,7 @@ impl Shard {
 
     /// Says where to read next, or not to.
     fn after_work<M: Memory>(&mut self, cx: &mut Cx<'_, M>, conn: Conn, stop: Stop) {
+        let is_roomy = self.can_hold(cx.memory, self.config.memory_bytes / 4);
         let Some(session) = self.sessions.answerable(conn) else { return };
         match stop {
             Stop::Closed => {}
@@ -210,7 +212,7 @@ impl Shard {
             }
             Stop::Partial(frame_bytes) => {
                 session.wait = Wait::No;
-                let target = session.incoming.target(cx.memory, frame_bytes);
+                let target = session.incoming.target(cx.memory, frame_bytes, is_roomy);
                 self.order_receive(cx, conn, Some(target));
                 self.watch(conn);
             }

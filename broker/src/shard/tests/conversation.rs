@@ -181,6 +181,26 @@ fn a_frame_may_come_byte_by_byte_and_leaves_no_slot_behind() {
 }
 
 #[test]
+fn a_stream_of_small_frames_is_read_in_large_pieces() {
+    let mut world = World::unstarted(1, |_| {});
+    let client = world.client(0);
+    let used = world.nodes[0].memory.used_bytes();
+    let mut bytes = Vec::new();
+    for correlation in 0..10_000 {
+        TopicDescribe { name: "nothing".into() }.encode(correlation, &mut bytes);
+    }
+    let reads = world.counter(0, "steps");
+    world.send(client, &bytes);
+    let reads = world.counter(0, "steps") - reads;
+    let order: Vec<u64> = world.take(client).iter().map(|frame| frame.correlation).collect();
+    assert_eq!(order, (0..10_000).collect::<Vec<_>>());
+    // Each read is followed by the completion of a send.
+    let least = 2 * bytes.len().div_ceil(64 << 10) as u64;
+    assert!((least..3 * least).contains(&reads), "{reads} steps for {} bytes", bytes.len());
+    assert_eq!(world.nodes[0].memory.used_bytes(), used);
+}
+
+#[test]
 fn who_never_says_hello_is_closed_after_its_deadline_and_an_idle_client_is_not() {
     let mut world = World::unstarted(1, |_| {});
     let silent = world.connect(0);
