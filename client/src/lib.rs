@@ -14,6 +14,8 @@
 
 pub mod engine;
 mod error;
+#[cfg(feature = "glommio")]
+pub mod glommio;
 mod partition;
 mod record;
 #[cfg(feature = "thread")]
