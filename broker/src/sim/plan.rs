@@ -232,7 +232,7 @@ impl ConsumerPlan {
     fn draw(random: &mut Random) -> Self {
         Self {
             ahead_bytes: pick(random, &[4 << 10, 64 << 10, 1 << 20]),
-            wait_ms: pick(random, &[0, 20, 500]),
+            wait_ms: pick(random, &[10, 50, 500]),
             bytes_min: pick(random, &[1, 1, 5000]),
             slowness: pick(random, &[0, 0, 2 * MILLIS, 50 * MILLIS]),
             from_end: random.chance(1, 5),

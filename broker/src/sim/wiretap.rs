@@ -56,6 +56,11 @@ impl Wiretap {
         }
     }
 
+    /// The header of the frame that has not arrived whole.
+    pub fn partial(&self) -> Option<FrameHeader> {
+        FrameHeader::decode(self.buffer.get(self.start..)?, u32::MAX).ok()
+    }
+
     /// Whether bytes came that are no frames.
     pub fn is_lost(&self) -> bool {
         self.lost

@@ -1,6 +1,6 @@
 //! I12, the part that clients feel: each request gets exactly one answer, or its connection closes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use corelog_protocol::Durability;
 use corelog_protocol::batch::BatchView;
@@ -45,6 +45,8 @@ impl Request {
 #[derive(Debug, Default)]
 pub struct AnswerCheck {
     open: BTreeMap<(u64, u64), (u64, Request)>,
+    /// Refused by its header alone; the rest of the frame is still to come.
+    early: BTreeSet<(u64, u64)>,
     pub looked: u64,
 }
 
@@ -56,6 +58,9 @@ impl AnswerCheck {
         header: &FrameHeader,
         frame: &[u8],
     ) -> Checked {
+        if self.early.remove(&(link, header.correlation)) {
+            return Ok(());
+        }
         let request = Request::read(header, frame);
         match self.open.insert((link, header.correlation), (now, request)) {
             Some((_, earlier)) if earlier.needs_answer() => {
@@ -65,6 +70,20 @@ impl AnswerCheck {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A frame may be refused before all of it has come: `partial` is the one that has not.
+    pub fn on_early_answer(
+        &mut self,
+        link: u64,
+        header: &FrameHeader,
+        partial: Option<FrameHeader>,
+    ) -> Option<Request> {
+        let partial = partial.filter(|partial| partial.correlation == header.correlation)?;
+        let is_new =
+            header.kind == FrameKind::Error && self.early.insert((link, header.correlation));
+        self.looked += u64::from(is_new);
+        is_new.then_some(Request::Other(partial.kind))
     }
 
     /// The request that a frame answers.

@@ -226,6 +226,15 @@ impl History {
         places.filter(|place| !self.topics[place.topic].deleted).collect()
     }
 
+    /// The end that a partition must have by now: after all that was acknowledged or seen.
+    pub fn end_at_least(&self, place: PartitionRef) -> u64 {
+        let Some(partition) = self.partitions.get(&place) else { return 0 };
+        let last = |known: &BTreeMap<u64, RecordId>| {
+            known.last_key_value().map_or(0, |(offset, _)| offset + 1)
+        };
+        last(&partition.acked).max(last(&partition.seen))
+    }
+
     /// Compares a full read with all that was promised. `damaged`: faults that void promises have
     /// hit this disk, so that typed gaps are in order; wrong bytes never are.
     pub fn check_read_back(
@@ -238,7 +247,8 @@ impl History {
         let Some(partition) = self.partitions.get(&place) else { return Ok(()) };
         let at = |offset: u64| format!("{place:?} offset {offset}");
         for (offset, id) in partition.acked.iter().chain(&partition.seen) {
-            if *offset < read.log_start {
+            // Later ones came after the bounds were asked for.
+            if *offset < read.log_start || *offset >= read.committed_end {
                 continue;
             }
             match read.records.get(offset) {

@@ -302,7 +302,13 @@ impl World {
         tap.feed(bytes);
         while let Some((header, frame)) = tap.frame() {
             self.tally.one("frames answered");
-            let request = match self.checks.answers.on_answer(link as u64, &header) {
+            let partial = self.links[link].tap_up.partial();
+            let early = self.checks.answers.on_early_answer(link as u64, &header, partial);
+            let answered = match early {
+                Some(request) => Ok(request),
+                None => self.checks.answers.on_answer(link as u64, &header),
+            };
+            let request = match answered {
                 Ok(request) => request,
                 Err(violation) => {
                     self.violated(violation);

@@ -43,7 +43,8 @@ pub struct Ending {
     began: u64,
     rounds: u32,
     verifier: Option<usize>,
-    asked: BTreeMap<RequestId, PartitionRef>,
+    /// What was asked, and the end that it must find at least.
+    asked: BTreeMap<RequestId, (PartitionRef, u64)>,
     bounds: BTreeMap<PartitionRef, (u64, u64)>,
     probes_before: u64,
     probes: u64,
@@ -169,8 +170,9 @@ impl World {
             partition: place.partition,
             at: Position::End,
         };
+        let floor = self.checks.history.end_at_least(place);
         let id = self.ask(0, request);
-        self.ending.asked.insert(id, place);
+        self.ending.asked.insert(id, (place, floor));
     }
 
     pub(super) fn on_bounds(
@@ -179,10 +181,17 @@ impl World {
         id: RequestId,
         answer: Result<AdminReply, Error>,
     ) {
-        let Some(place) = self.ending.asked.get(&id).copied() else { return };
+        let Some((place, floor)) = self.ending.asked.get(&id).copied() else { return };
         match answer {
             Ok(AdminReply::Offsets(offsets)) => {
                 let bounds = (offsets.log_start.0, offsets.committed_end.0);
+                if bounds.1 < floor && !self.faults.has_damaged {
+                    let text = format!(
+                        "{place:?} ends at {}, and {floor} offsets were acknowledged or seen",
+                        bounds.1
+                    );
+                    self.violated(Violation::new("I1", text));
+                }
                 self.ending.bounds.insert(place, bounds);
             }
             _ => {

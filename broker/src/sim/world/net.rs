@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use corelog::engine::LinkId;
+use corelog_protocol::frame::FrameKind;
 use corelog_protocol::preamble::{PREAMBLE_BYTES, Preamble};
 
 use super::{Action, World};
@@ -15,6 +16,9 @@ use crate::limits::RECEIVE_BYTES;
 use crate::memory::{Memory, Piece};
 use crate::shard::event::{Conn, Event, Peer};
 use crate::sim::wiretap::Wiretap;
+
+/// More than this waiting moves as fast as the sockets allow.
+const BACKLOG_BYTES: usize = 32 << 10;
 
 /// Where a shard wants the next bytes of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -188,12 +192,16 @@ impl World {
         }
     }
 
-    fn draw_chunk(&mut self, have: usize) -> usize {
+    /// How much of `have` moves at once, if `behind` waits in all.
+    fn draw_chunk(&mut self, have: usize, behind: usize) -> usize {
+        if behind > BACKLOG_BYTES {
+            // Backlogs are not dripped: a flood would take for ever.
+            return have;
+        }
         let most = have.min(self.plan.chunk_bytes) as u64;
         // A quarter of the time everything at once; else any cut.
         let drawn = if self.random.chance(1, 4) { most } else { 1 + self.random.below(most) };
-        // Large backlogs are not dripped byte by byte.
-        drawn.max(most / 16).max(have as u64 / 64).max(1) as usize
+        drawn.max(most / 16).max(1) as usize
     }
 
     pub(super) fn pump_up(&mut self, link: usize) {
@@ -206,7 +214,7 @@ impl World {
         let room = socket_bytes.saturating_sub(stream.up_wire.len());
         let have = stream.up_out.len().min(room);
         if have > 0 {
-            let take = self.draw_chunk(have);
+            let take = self.draw_chunk(have, self.links[link].up_out.len());
             let stream = &mut self.links[link];
             let moved: Vec<u8> = stream.up_out.drain(..take).collect();
             stream.up_wire.extend(moved);
@@ -237,7 +245,8 @@ impl World {
             Reading::Target(piece) => (piece.len as usize, Some(piece)),
         };
         let have = stream.up_wire.len().min(limit);
-        let take = self.draw_chunk(have);
+        let behind = stream.up_out.len();
+        let take = self.draw_chunk(have, behind);
         let stream = &mut self.links[link];
         let mut bytes: Vec<u8> = stream.up_wire.drain(..take).collect();
         if target.is_some() {
@@ -256,13 +265,18 @@ impl World {
         if self.links[link].is_hostile {
             return;
         }
-        self.record_honest(bytes);
         let stream = &mut self.links[link];
         let mut tap = std::mem::take(&mut stream.tap_up);
         tap.feed(bytes);
         while let Some((header, frame)) = tap.frame() {
             let checked = self.checks.answers.on_request(link as u64, self.now, &header, frame);
             self.check(checked);
+            if matches!(
+                header.kind,
+                FrameKind::Hello | FrameKind::Fetch | FrameKind::TopicDescribe | FrameKind::Offsets
+            ) {
+                self.record_honest(frame);
+            }
         }
         self.links[link].tap_up = tap;
     }
@@ -349,7 +363,9 @@ impl World {
         self.take_from_sends(link, socket_bytes);
         let stream = &self.links[link];
         if !stream.down_wire.is_empty() && !stream.client_gone && !stream.reads_nothing {
-            let take = self.draw_chunk(self.links[link].down_wire.len());
+            let behind = stream.down_wire.len()
+                + stream.sends.iter().map(|send| send.bytes.len() - send.taken).sum::<usize>();
+            let take = self.draw_chunk(stream.down_wire.len(), behind);
             let bytes: Vec<u8> = self.links[link].down_wire.drain(..take).collect();
             self.client_received(link, &bytes);
         }
@@ -375,7 +391,8 @@ impl World {
         if have == 0 || stream.client_gone {
             return;
         }
-        let take = self.draw_chunk(have);
+        let behind = stream.sends.iter().map(|send| send.bytes.len() - send.taken).sum();
+        let take = self.draw_chunk(have, behind);
         let stream = &mut self.links[link];
         let Some(send) = stream.sends.front_mut() else { return };
         stream.down_wire.extend(&send.bytes[send.taken..send.taken + take]);
