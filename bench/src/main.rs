@@ -114,6 +114,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    let level = std::env::var("CORELOG_LOG").ok().and_then(|level| level.parse().ok());
+    tracing_subscriber::fmt()
+        .with_max_level(level.unwrap_or(tracing::Level::ERROR))
+        .with_writer(io::stderr)
+        .init();
     match run(Arguments::parse().command) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -29,7 +29,7 @@ pub fn run(folder: Option<&Path>) -> io::Result<bool> {
     let options = Options::seconds(1.0);
     let before = threads()?;
     let subject = Subject::start(folder.path(), 1, 4, options.cores.broker)?;
-    let shard = thread_called("shard", &before)?;
+    let shard = thread_called("corelog-0", &before)?;
     let mut table = Table::new([
         "load, durable",
         "batches",
@@ -204,16 +204,15 @@ fn threads() -> io::Result<Vec<(u32, String)>> {
     Ok(threads)
 }
 
-/// The one thread that was not there before and has this in its name.
+/// The executor's thread: the first that was not there before and has this in its name. Those of
+/// its blocking pool, started by it and so later, inherit its name.
 fn thread_called(part: &str, before: &[(u32, String)]) -> io::Result<u32> {
     let now = threads()?;
-    let added = now.iter().filter(|(thread, _)| before.iter().all(|(known, _)| known != thread));
-    let mut fitting = added.clone().filter(|(_, name)| name.contains(part));
-    match (fitting.next(), fitting.next()) {
-        (Some((thread, _)), None) => Ok(*thread),
-        _ => {
-            let names: Vec<_> = added.map(|(_, name)| name).collect();
-            Err(io::Error::other(format!("which of the threads {names:?} is the {part}?")))
-        }
-    }
+    now.iter()
+        .filter(|(thread, name)| {
+            name.contains(part) && before.iter().all(|(known, _)| known != thread)
+        })
+        .map(|(thread, _)| *thread)
+        .min()
+        .ok_or_else(|| io::Error::other(format!("no thread is called after {part}")))
 }

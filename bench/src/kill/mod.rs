@@ -77,7 +77,8 @@ pub fn run(settings: &Settings) -> io::Result<bool> {
         let moment = Duration::from_millis(moment);
         let busy = live(settings, &traffic, link, &mut process, moment)?;
         killed_busy += u32::from(busy > 0);
-        let (seen, found) = (traffic.ledger().seen(), traffic.ledger().anomalies_found());
+        let seen = traffic.ledger().seen();
+        let found = traffic.ledger().anomalies_found();
         println!(
             "cycle {:>3}: {shards} shard(s), up in {:>3} ms, killed after {:>3} ms with {busy:>4} \
              requests open; {} records read so far, {found} anomalies",
