@@ -655,10 +655,12 @@ impl<T> Engine<T> {
                 (Arc::new(payload.to_vec()), 0)
             }
         };
-        // Answers come in the order of the questions, with some left out perhaps.
-        let mut questions = asked.iter();
+        // Answers may come in any order, and some be left out: a broker that gathers them from
+        // several shards takes them as they come. Usually each follows the one before.
+        let mut questions: VecDeque<&InFetch> = asked.iter().collect();
         for fetched in &reply.partitions {
-            let Some(one) = questions.find(|one| one.id == fetched.partition) else {
+            let found = questions.iter().position(|one| one.id == fetched.partition);
+            let Some(one) = found.and_then(|at| questions.remove(at)) else {
                 return Err("a partition that was not asked for");
             };
             let range = start..start + fetched.bytes as usize;

@@ -221,6 +221,36 @@ fn idle_partitions_share_few_long_fetches_and_none_is_left_out() {
 }
 
 #[test]
+fn a_reply_may_name_its_partitions_in_any_order_but_each_once() {
+    for twice in [false, true] {
+        let mut scene = Scene::with_topic(config(), &[0; 50]);
+        let consumer = scene.engine.consumer(ConsumerConfig::default());
+        for partition in 0..50 {
+            let at = Position::Offset(Offset(0));
+            scene.engine.assign(scene.now, consumer, "t", partition, at, &mut scene.effects);
+        }
+        scene.carry_out();
+        let last = scene.asked().pop().unwrap();
+        scene.bytes(last.link, &fetch_reply(&last, 0, &[(107, Vec::new())]));
+        let asked = scene.asked().pop().unwrap();
+        let fetch = asked.fetch();
+        let ids = fetch.partitions.iter().map(|one| one.partition.0).rev();
+        let mut entries: Vec<_> = ids.map(|id| (id, entry(id, 0, &["a"]))).collect();
+        if twice {
+            entries[1] = entries[0].clone();
+        }
+        scene.bytes(asked.link, &fetch_reply(&asked, 1, &entries));
+        assert_eq!(scene.engine.counters().protocol_errors, u64::from(twice));
+        if !twice {
+            for _ in &entries {
+                assert_eq!(values(take(&mut scene, consumer)), [(0, "a".into())]);
+            }
+            assert!(take(&mut scene, consumer).is_none());
+        }
+    }
+}
+
+#[test]
 fn a_lost_connection_resumes_where_it_was() {
     let mut scene = Scene::with_topic(config(), &[0]);
     let (consumer, _, asked) = reading(&mut scene, Position::Offset(Offset(0)));
