@@ -7,7 +7,7 @@ use super::{put, u32_at, u64_at};
 
 pub const COMMIT_HEADER_BYTES: usize = 64;
 
-const MAGIC: u32 = u32::from_le_bytes(*b"CRLC");
+pub(super) const MAGIC: u32 = u32::from_le_bytes(*b"CRLC");
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CommitHeader {

@@ -6,6 +6,7 @@ pub mod commit_header;
 pub mod footer;
 pub mod log_start;
 pub mod name;
+pub mod repair;
 pub mod segment_header;
 
 /// Where the first commit of a segment may begin: after two copies of the header.

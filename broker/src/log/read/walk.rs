@@ -5,9 +5,9 @@ use corelog_protocol::ids::{LaneId, Lsn, Offset, PartitionId};
 
 use super::{Kind, READ_BYTES_MAX};
 use crate::limits::BLOCK_BYTES;
-use crate::log::format::blocks;
 use crate::log::format::commit_header::{COMMIT_HEADER_BYTES, CommitHeader};
 use crate::log::format::footer::IndexPoint;
+use crate::log::format::{blocks, repair};
 use crate::memory::{Memory, Piece, Slot};
 use crate::planted::{Bug, is_planted};
 
@@ -139,7 +139,16 @@ impl Walk {
             if bytes.len() < ENTRY_HEADER_BYTES && piece_end < self.end_position {
                 break if run.is_some() { Progress::Ready } else { Progress::More };
             }
-            let header = EntryHeader::decode(bytes).ok();
+            let mut header = EntryHeader::decode(bytes).ok();
+            if header.is_none() {
+                header = repair::entry_header(bytes, self.lane, self.next_lsn);
+                if let Some(header) = &header {
+                    // It is served as it was written.
+                    let target = &mut memory.bytes_mut(slot)[at..at + ENTRY_HEADER_BYTES];
+                    target.copy_from_slice(&header.encode());
+                }
+            }
+            let bytes = &memory.bytes(slot)[at..len as usize];
             let follows =
                 |header: &EntryHeader| header.lane == self.lane && header.lsn == self.next_lsn;
             let Some(header) = header.filter(follows) else {
@@ -226,11 +235,13 @@ impl Walk {
     }
 
     fn seek(&mut self, bytes: &[u8]) {
-        let header = CommitHeader::decode(bytes).filter(|header| {
-            header.nonce == self.nonce
-                && header.position == self.position
-                && header.first_lsn >= self.next_lsn
-        });
+        let header = CommitHeader::decode(bytes)
+            .or_else(|| repair::commit_header(bytes, self.nonce, self.position))
+            .filter(|header| {
+                header.nonce == self.nonce
+                    && header.position == self.position
+                    && header.first_lsn >= self.next_lsn
+            });
         match header {
             Some(header) => {
                 self.next_lsn = header.first_lsn;
@@ -282,10 +293,11 @@ impl Walk {
             return Progress::More;
         }
         let Some(large) = self.large.take() else { return Progress::More };
+        let stored = &mut memory.bytes_mut(large.slot)[..ENTRY_HEADER_BYTES];
+        stored.copy_from_slice(&large.header.encode());
         let bytes = &memory.bytes(large.slot)[..entry_bytes];
         let body_end = ENTRY_HEADER_BYTES + large.header.body_len as usize;
-        let intact = EntryHeader::decode(bytes) == Ok(large.header)
-            && large.header.check_body(&bytes[ENTRY_HEADER_BYTES..body_end]).is_ok();
+        let intact = large.header.check_body(&bytes[ENTRY_HEADER_BYTES..body_end]).is_ok();
         if !intact && !is_planted(Bug::BodyChecksumNotChecked) {
             memory.release(large.slot);
             return Progress::Lost { to: Some(large.header.next_offset()) };

@@ -11,7 +11,7 @@ use corelog_protocol::ids::{LaneId, Lsn};
 
 use crate::limits::BLOCK_BYTES;
 use crate::log::format::commit_header::{COMMIT_HEADER_BYTES, CommitHeader};
-use crate::log::format::{COMMITS_START, blocks};
+use crate::log::format::{COMMITS_START, blocks, repair};
 use crate::planted::{Bug, is_planted};
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
@@ -160,18 +160,22 @@ impl Walker {
         if bytes.len() < 2 * COMMIT_HEADER_BYTES && !is_last {
             return false;
         }
-        let header = CommitHeader::decode(bytes).filter(|header| {
-            (header.nonce == self.nonce || is_planted(Bug::StaleBytesAccepted))
-                && header.position == self.position
-                && header.position + u64::from(header.length) <= self.file_end
-        });
+        let header = CommitHeader::decode(bytes)
+            .or_else(|| repair::commit_header(bytes, self.nonce, self.position))
+            .filter(|header| {
+                (header.nonce == self.nonce || is_planted(Bug::StaleBytesAccepted))
+                    && header.position == self.position
+                    && header.position + u64::from(header.length) <= self.file_end
+            });
         if let Some(header) = header {
             self.begin_commit(Some(header), header.first_lsn, sink);
             return true;
         }
-        let behind = bytes.get(COMMIT_HEADER_BYTES..).and_then(|entry| self.entry(entry).ok());
-        match (behind, self.expected) {
-            (Some(entry), Some(expected)) if entry.lsn == expected => {
+        let behind = bytes.get(COMMIT_HEADER_BYTES..);
+        match self.expected {
+            Some(expected)
+                if behind.is_some_and(|behind| self.entry(behind, expected).is_some()) =>
+            {
                 self.begin_commit(None, expected, sink);
             }
             _ => self.position += BLOCK,
@@ -208,13 +212,17 @@ impl Walker {
         self.position += COMMIT_HEADER_BYTES as u64;
     }
 
-    /// An entry of this lane.
-    fn entry(&self, bytes: &[u8]) -> Result<EntryHeader, ()> {
-        EntryHeader::decode(bytes).ok().filter(|header| header.lane == self.lane).ok_or(())
+    /// The entry of this lane with this LSN, if its header is intact or one bit away from that.
+    fn entry(&self, bytes: &[u8], lsn: Lsn) -> Option<EntryHeader> {
+        let intact = EntryHeader::decode(bytes).ok();
+        let header = intact.or_else(|| repair::entry_header(bytes, self.lane, lsn));
+        header.filter(|header| header.lane == self.lane && header.lsn == lsn)
     }
 
     fn in_commit(&mut self, bytes: &[u8], is_last: bool, sink: &mut dyn FnMut(Item<'_>)) -> bool {
-        let entry = self.entry(bytes);
+        let Some(current) = &self.current else { return false };
+        let next_lsn = current.found.first_lsn.advance(current.entries);
+        let entry = self.entry(bytes, next_lsn);
         let Some(current) = &mut self.current else { return false };
         let count = current.header.map(|header| u64::from(header.entry_count));
         if count == Some(current.entries) {
@@ -224,13 +232,11 @@ impl Walker {
         if bytes.len() < ENTRY_HEADER_BYTES && !is_last {
             return false;
         }
-        let next_lsn = current.found.first_lsn.advance(current.entries);
         let fits = |header: &EntryHeader| {
-            header.lsn == next_lsn
-                && self.position + header.entry_bytes() as u64 <= current.limit
+            self.position + header.entry_bytes() as u64 <= current.limit
                 && header.epoch.0 >= current.found.epoch_last
         };
-        let Some(header) = entry.ok().filter(fits) else {
+        let Some(header) = entry.filter(fits) else {
             self.finish_commit(sink);
             return true;
         };
@@ -239,7 +245,9 @@ impl Walker {
         }
         current.found.epoch_last = header.epoch.0;
         current.entries += 1;
-        current.digest.update(&bytes[4..8]);
+        let is_repaired = EntryHeader::decode(bytes).is_err();
+        let stored: &[u8] = if is_repaired { &header.encode() } else { bytes };
+        current.digest.update(&stored[4..8]);
         let is_folded = !matches!(header.kind, EntryKind::Batch | EntryKind::Padding);
         self.collected.clear();
         self.body = Some(InBody {

@@ -87,11 +87,11 @@ impl Disk {
         self.files.keys().filter(|name| name.ends_with(".seg")).map(String::as_str).collect()
     }
 
-    /// Flips a bit, durably.
+    /// Flips four bits of a byte, durably: in a header, a single one would be put right.
     pub fn flip(&mut self, name: &str, at: usize) {
         let file = self.files.get_mut(name).expect("a file to damage");
-        file.live[at] ^= 1;
-        file.durable[at] ^= 1;
+        file.live[at] ^= 0x55;
+        file.durable[at] ^= 0x55;
     }
 
     pub fn carry_out(&mut self, memory: &mut SimMemory, order: &DiskOrder) -> DiskDone {
