@@ -1,0 +1,113 @@
+//! The sweep and the flips can see: each bug that can be planted in a log is found by one of them.
+
+use corelog_broker::planted::{Bug, plant};
+use corelog_broker::sim::sweep::crash::{Count, Effort, sweep};
+use corelog_broker::sim::sweep::flips::Target;
+use corelog_broker::sim::sweep::workloads::{self, Workload};
+
+const EFFORT: Effort = Effort { exhaustive_max: 4, samples: 8, nest_every: 0, nest_depth: 0 };
+
+/// Removes the bug when the test ends, however it ends.
+struct Planted;
+
+impl Planted {
+    fn new(bug: Bug) -> Self {
+        plant(bug);
+        Self
+    }
+}
+
+impl Drop for Planted {
+    fn drop(&mut self) {
+        plant(Bug::None);
+    }
+}
+
+/// The violation, in one of a few seeds.
+fn found_by_the_sweep(bug: Bug, workload: Workload) -> String {
+    let _planted = Planted::new(bug);
+    let sweep_one = |seed: u64| {
+        let place = || format!("seed {seed}");
+        corelog_broker::sim::sweep::guarded(&place, || {
+            let trial = workload(seed, 1)?;
+            sweep(&trial, &EFFORT, seed, &mut Count::default())
+        })
+    };
+    let violation = (1..=16).find_map(|seed| sweep_one(seed).err());
+    let violation = violation.unwrap_or_else(|| panic!("{bug:?} was not found"));
+    println!("{bug:?}: {violation}");
+    violation
+}
+
+fn found_by_a_flip(bug: Bug) -> String {
+    let target = Target::build(7).unwrap();
+    let _planted = Planted::new(bug);
+    let Err(violation) = target.flip(61, 0, 1) else { panic!("{bug:?} was not found") };
+    println!("{bug:?}: {violation}");
+    violation
+}
+
+#[test]
+fn an_ack_before_the_flush_is_found() {
+    found_by_the_sweep(Bug::AckBeforeFlush, workloads::appends);
+}
+
+#[test]
+fn a_flush_that_covers_a_later_write_is_found() {
+    assert!(found_by_the_sweep(Bug::FlushCoversLaterWrite, workloads::appends).contains("I1"));
+}
+
+#[test]
+fn acks_out_of_order_are_found() {
+    found_by_the_sweep(Bug::AckOutOfOrder, workloads::appends);
+}
+
+#[test]
+fn stale_bytes_of_a_recycled_file_are_found() {
+    found_by_the_sweep(Bug::StaleBytesAccepted, workloads::retention);
+}
+
+#[test]
+fn padding_that_is_not_zeroed_is_found() {
+    found_by_the_sweep(Bug::PaddingNotZeroed, workloads::appends);
+}
+
+#[test]
+fn a_segment_whose_directory_entry_is_not_durable_is_found() {
+    found_by_the_sweep(Bug::DirectoryNotSynced, workloads::rolls);
+}
+
+#[test]
+fn an_offset_that_is_used_again_is_found() {
+    found_by_the_sweep(Bug::OffsetReusedAfterCrash, workloads::appends);
+}
+
+#[test]
+fn what_was_truncated_and_comes_back_is_found() {
+    found_by_the_sweep(Bug::SupersededResurrected, workloads::truncation);
+}
+
+#[test]
+fn a_write_error_that_is_ignored_is_found() {
+    found_by_the_sweep(Bug::WriteErrorIgnored, workloads::write_refused);
+}
+
+#[test]
+fn retention_that_takes_too_much_is_found() {
+    assert!(found_by_the_sweep(Bug::RetentionTooEager, workloads::retention).contains("I1"));
+}
+
+#[test]
+fn uncommitted_records_that_are_served_are_found() {
+    found_by_the_sweep(Bug::UncommittedServed, workloads::appends);
+}
+
+#[test]
+fn a_body_checksum_that_is_not_checked_is_found() {
+    assert!(found_by_a_flip(Bug::BodyChecksumNotChecked).contains("served"));
+}
+
+#[test]
+fn corruption_that_is_truncated_is_found() {
+    found_by_a_flip(Bug::CorruptionTruncated);
+}
