@@ -43,6 +43,8 @@ pub struct LogConfig {
     pub idle_padding_after: Nanos,
     /// Bytes of slots that the tail cache may hold.
     pub tail_cache_bytes: usize,
+    /// Bytes of slots that reads from the disk may fill at once; one read always may.
+    pub read_bytes_max: usize,
     /// Free space that this log leaves to others (0 for the metadata lane).
     pub reserve_bytes: u64,
     /// How often retention looks at the oldest segment.
@@ -74,6 +76,7 @@ impl LogConfig {
             gather_bytes: 64 << 10,
             idle_padding_after: Nanos::from_millis(50),
             tail_cache_bytes: 16 << 20,
+            read_bytes_max: 16 << 20,
             reserve_bytes: 0,
             retention_every: Nanos::from_secs(1),
             fill_commit_bytes_max: 128 << 10,

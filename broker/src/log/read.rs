@@ -236,7 +236,8 @@ impl Log {
         let Located::Segment { sequence, file, nonce, end_position, end_offset } = located else {
             return None;
         };
-        if self.reads.jobs.len() == READS_MAX || self.is_closing() {
+        let reads_max = (self.config.read_bytes_max / PIECE_BYTES as usize).clamp(1, READS_MAX);
+        if self.reads.jobs.len() >= reads_max || self.is_closing() {
             return None;
         }
         self.counters.reads_cold += 1;

@@ -91,6 +91,8 @@ impl Shard {
             true => 0,
             false => (shard.memory_bytes / 4 / lanes as usize).max(4 * BLOCK_BYTES),
         };
+        // An eighth for reads from the disk: consumers that lag must not crowd out producers.
+        config.read_bytes_max = shard.memory_bytes / 8 / lanes as usize;
         // On a small budget commits must leave room for everything else.
         let share = shard.memory_bytes / 4 / lanes as usize;
         config.commits_in_flight_max =
