@@ -197,7 +197,7 @@ fn report(options: &Options, totals: &Totals, seconds: f64) -> ExitCode {
 
 fn planted(options: &Options) -> ExitCode {
     const STARTS: [u64; 5] = [1, 10_001, 20_001, 30_001, 40_001];
-    const BOUND: u64 = 2_000;
+    let bound = options.seeds.unwrap_or(500);
     std::panic::set_hook(Box::new(|_| {}));
     let next = AtomicU64::new(0);
     let lines = Mutex::new(vec![None; Bug::ALL.len()]);
@@ -208,7 +208,7 @@ fn planted(options: &Options) -> ExitCode {
             let mut counts = Vec::new();
             let mut example = String::new();
             for start in STARTS {
-                match seeds_until_caught(bug, start, BOUND) {
+                match seeds_until_caught(bug, start, bound) {
                     Some((count, violation)) => {
                         counts.push(count);
                         example = violation.to_string();
@@ -216,6 +216,7 @@ fn planted(options: &Options) -> ExitCode {
                     None => counts.push(u64::MAX),
                 }
             }
+            eprintln!("{bug:?}: {counts:?} {example}");
             let mut lines = lines.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             lines[index] = Some((bug, counts, example));
         }

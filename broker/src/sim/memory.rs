@@ -63,12 +63,14 @@ impl SimMemory {
         self.bytes_mut(slot)[start..start + bytes.len()].copy_from_slice(bytes);
     }
 
-    /// Every slot that has a reference, in the order of their indexes.
+    /// Every slot that has a reference beside those of writes and sends in flight, in the order of
+    /// their indexes.
     pub fn leaks(&self) -> Vec<Leak> {
-        let held = self.buffers.iter().enumerate().filter(|(_, buffer)| buffer.references > 0);
+        let held =
+            self.buffers.iter().enumerate().filter(|(_, buffer)| buffer.references > buffer.pins);
         held.map(|(index, buffer)| Leak {
             slot: Slot { index: index as u32, generation: buffer.generation },
-            references: buffer.references,
+            references: buffer.references - buffer.pins,
             bytes: buffer.bytes.len(),
         })
         .collect()

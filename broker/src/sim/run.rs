@@ -38,6 +38,9 @@ pub fn run_seed(seed: u64, length: u64, bug: Bug, keep_lines: bool) -> Outcome {
 pub fn seeds_until_caught(bug: Bug, first: u64, bound: u64) -> Option<(u64, Violation)> {
     (0..bound).find_map(|count| {
         let outcome = run_seed(first + count, LENGTH_DEFAULT, bug, false);
-        outcome.violation.map(|violation| (count + 1, violation))
+        // What the seed finds without the bug is no sign of it.
+        let sign = outcome.violation?;
+        let sound = run_seed(first + count, LENGTH_DEFAULT, Bug::None, false);
+        sound.violation.is_none().then_some((count + 1, sign))
     })
 }
