@@ -294,12 +294,22 @@ impl Shard {
         places: &[u16],
         answer: Answer,
     ) {
+        let is_roomy = match &answer {
+            Answer::Fetched { payload, .. } => self.can_hold(cx.memory, payload.len()),
+            _ => true,
+        };
         let Some(gather) = self.gathers.get_mut(id) else { return };
         gather.remote.retain(|&(_, known)| known != token);
         match (answer, &mut gather.what) {
-            (Answer::Fetched { partitions, payload }, What::Fetch { .. }) => {
+            (Answer::Fetched { mut partitions, payload }, What::Fetch { .. }) => {
                 let mut pieces = Vec::new();
-                if !payload.is_empty() {
+                if !is_roomy {
+                    // One commit may wake many forwarded fetches at once.
+                    for fetched in partitions.iter_mut().filter(|fetched| fetched.bytes > 0) {
+                        fetched.bytes = 0;
+                        fetched.error = Some(ErrorCode::Overloaded);
+                    }
+                } else if !payload.is_empty() {
                     let slot = cx.memory.allocate(payload.len());
                     cx.memory.bytes_mut(slot)[..payload.len()].copy_from_slice(&payload);
                     pieces.push(Piece::new(slot, 0, payload.len()));
