@@ -120,7 +120,11 @@ impl Memory for SimMemory {
             let buffer = &mut self.buffers[index as usize];
             assert_eq!(buffer.references, 0);
             buffer.references = 1;
-            poison(&mut buffer.bytes, word);
+            // What its last life left is garbage enough for most of a large one.
+            for part in buffer.bytes.chunks_mut(64 << 10) {
+                let len = part.len().min(4096);
+                poison(&mut part[..len], word);
+            }
             return Slot { index, generation: buffer.generation };
         }
         let mut fresh = vec![0; bytes].into_boxed_slice();

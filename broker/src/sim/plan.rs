@@ -159,7 +159,7 @@ impl Plan {
             hostile: pick(random, &[0, 0, 0, 5, 40]),
             disk_latency: pick(random, &[100_000, 300_000, 2 * MILLIS, 10 * MILLIS]),
             net_latency: pick(random, &[20_000, 100_000, MILLIS, 20 * MILLIS]),
-            chunk_bytes: pick(random, &[64 << 10, 64 << 10, 4096, 700, 61]),
+            chunk_bytes: pick(random, &[64 << 10, 64 << 10, 4096, 1400, 300]),
             socket_bytes: pick(random, &[8 << 10, 64 << 10, 256 << 10]),
             faults: Vec::new(),
             end: length,
