@@ -168,6 +168,8 @@ impl Shard {
         }
         let frame_bytes_max = self.config.frame_bytes_max;
         loop {
+            // A read may take a buffer from the disk that lives as long as its slowest reader.
+            let is_roomy = self.can_hold(cx.memory, 0);
             let Some(job) = self.fetches.get_mut(id) else { return };
             let Some(&wanted) = job.fetch.partitions.get(job.next) else { break };
             let local = self.partitions.get(wanted.partition).map(|found| usize::from(found.lane));
@@ -176,6 +178,10 @@ impl Shard {
                 self.found(id, wanted.partition, Err(code), 0, None);
                 continue;
             };
+            if !is_roomy {
+                self.found(id, wanted.partition, Err(ErrorCode::Overloaded), 0, None);
+                continue;
+            }
             let target = &mut self.lanes[lane];
             if target.state == LaneState::Recovering {
                 self.found(id, wanted.partition, Err(ErrorCode::Recovering), 0, None);
