@@ -58,16 +58,15 @@ impl Schedule {
     }
 }
 
-const TOPICS: [(&str, u32); 3] = [("orders", 4), ("payments", 4), ("traces", 4)];
+/// One topic per level, in the order of [`Durability::ALL`], so that no level waits in the window of
+/// another: a batch has one level, and records of one partition keep their order.
+const TOPICS: [(&str, u32); 5] =
+    [("telemetry", 4), ("sessions", 4), ("orders", 4), ("prices", 4), ("payments", 4)];
 
-/// A keyed and an unkeyed producer at each level, spread over the topics.
+/// A keyed and an unkeyed producer at each level.
 fn plan() -> Vec<(u32, Option<u64>, Durability)> {
-    let mut plan = Vec::new();
-    for (index, level) in (0..).zip(Durability::ALL) {
-        plan.push((index % TOPICS.len() as u32, Some(KEYS), level));
-        plan.push(((index + 1) % TOPICS.len() as u32, None, level));
-    }
-    plan
+    let levels = (0..).zip(Durability::ALL);
+    levels.flat_map(|(topic, level)| [(topic, Some(KEYS), level), (topic, None, level)]).collect()
 }
 
 /// What the demo measured and found.

@@ -125,6 +125,8 @@ pub struct World {
     pub allocated: Allocations,
     pub steps: u64,
     pub writes: u64,
+    /// Files made.
+    pub segments: u64,
 }
 
 impl World {
@@ -150,6 +152,7 @@ impl World {
             allocated: Allocations::default(),
             steps: 0,
             writes: 0,
+            segments: 0,
         };
         world.events.push_back(Event::Start);
         world.settle();
@@ -279,6 +282,10 @@ impl World {
             DiskOrder::List { .. } => DiskDone::Listed { files: Vec::new() },
             DiskOrder::Open { .. } => DiskDone::Failed(corelog_broker::disk::DiskError::Missing),
             DiskOrder::Space { .. } => DiskDone::Space { free_bytes: 1 << 40 },
+            DiskOrder::Create { .. } => {
+                self.segments += 1;
+                DiskDone::Done
+            }
             DiskOrder::Read { slot, len, .. } => {
                 self.pool.bytes_mut(slot)[..len as usize].fill(0);
                 DiskDone::Done
