@@ -15,7 +15,7 @@ use super::format::commit_header::COMMIT_HEADER_BYTES;
 use super::format::log_start;
 use super::partitions::CachedEntry;
 use super::segment::Indexed;
-use super::{Io, LOG_ITSELF, Log, Purpose, State, append_time};
+use super::{Io, LOG_ITSELF, Log, Purpose, State, WaitingFor, append_time};
 use crate::disk::DiskOrder;
 use crate::memory::Memory;
 
@@ -208,21 +208,35 @@ impl Log {
     }
 
     fn refuse(&mut self) -> AppendError {
-        self.room_wanted = true;
         if self.active.is_none() && !self.preparer.is_full() && self.failure.is_none() {
             self.counters.rolls_waited += 1;
         }
         if self.preparer.is_full() && self.has_pipeline_room() {
+            // Who was told `Busy` before this has not been told that the disk is full.
+            if self.waiting_for == WaitingFor::Nothing {
+                self.waiting_for = WaitingFor::Space;
+            }
             return AppendError::Full;
         }
+        self.waiting_for = WaitingFor::Room;
         self.counters.appends_busy += 1;
         AppendError::Busy
     }
 
-    /// True if an append that was refused may be tried again.
+    /// True if an append that was refused may be tried again: it will be taken, or it will be
+    /// refused for another reason, which the one who waits must hear.
     pub(super) fn has_room(&self) -> bool {
-        let has_segment = self.active.is_some() && (self.preparer.is_ready() || !self.needs_roll);
-        self.failure.is_some() || (has_segment && self.has_pipeline_room())
+        if self.failure.is_some() {
+            return self.waiting_for != WaitingFor::Nothing;
+        }
+        // A segment that is being filled is ready, but cannot be taken yet.
+        let has_segment = self.active.is_some() && (!self.needs_roll || self.preparer.can_take());
+        let may_try = match self.waiting_for {
+            WaitingFor::Nothing => false,
+            WaitingFor::Room => has_segment || self.preparer.is_full(),
+            WaitingFor::Space => has_segment,
+        };
+        may_try && self.has_pipeline_room()
     }
 
     pub(super) fn has_pipeline_room(&self) -> bool {

@@ -74,6 +74,17 @@ enum Purpose {
     Close,
 }
 
+/// What must come before `LogEvent::Room` is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum WaitingFor {
+    /// No append was refused.
+    Nothing,
+    /// An append was refused as `Busy`: also that the disk is full must be told.
+    Room,
+    /// All that were refused were told that the disk is full.
+    Space,
+}
+
 /// Where the log is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -113,7 +124,7 @@ pub struct Log {
     cache: Cache,
     forecast: SizeForecast,
     /// An append was refused: say when there is room.
-    room_wanted: bool,
+    waiting_for: WaitingFor,
     /// The active segment is full, and the next was not ready.
     needs_roll: bool,
     /// Data whose durability no commit header on disk attests yet.
@@ -157,7 +168,7 @@ impl Log {
             pipeline: Pipeline::new(),
             cache: Cache::default(),
             forecast: SizeForecast::new(),
-            room_wanted: false,
+            waiting_for: WaitingFor::Nothing,
             needs_roll: false,
             unattested: false,
             idle_at: None,
@@ -298,8 +309,8 @@ impl Log {
                 self.advance_idle(io);
             }
         }
-        if self.room_wanted && self.has_room() {
-            self.room_wanted = false;
+        if self.has_room() {
+            self.waiting_for = WaitingFor::Nothing;
             self.events.push_back(LogEvent::Room);
         }
         self.advance_stop(io);
@@ -339,7 +350,13 @@ impl Log {
         }
     }
 
-    /// None also if recovery has failed: then nothing is known of what the partition holds.
+    /// False until recovery is over, and for good if it failed: nothing is known of what the
+    /// partitions hold, so reads are answered as failed.
+    pub fn is_recovered(&self) -> bool {
+        self.recovered
+    }
+
+    /// None also if the log failed before it was recovered.
     pub fn partition(&self, partition: PartitionId) -> Option<PartitionBounds> {
         if !self.recovered && self.failure.is_some() {
             return None;

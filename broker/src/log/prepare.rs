@@ -129,6 +129,11 @@ impl Preparer {
         matches!(self.stage, Stage::Ready | Stage::Fill | Stage::FlushFill)
     }
 
+    /// Ready, and no fill of it is in flight.
+    pub fn can_take(&self) -> bool {
+        self.stage == Stage::Ready
+    }
+
     /// The disk was full at the last attempt.
     pub fn is_full(&self) -> bool {
         self.was_full

@@ -268,3 +268,84 @@ fn zeros_are_written_ahead_for_small_commits_and_not_for_large_ones() {
         rig.stop();
     }
 }
+
+fn rooms(rig: &Rig) -> usize {
+    rig.events.iter().filter(|event| matches!(event, LogEvent::Room)).count()
+}
+
+#[test]
+fn append_that_meets_a_full_pipeline_on_a_full_disk_is_told_of_the_disk() {
+    let mut config = config();
+    config.gather_bytes = 1;
+    config.commits_in_flight_max = 4;
+    let mut is_met = false;
+    for durable in 1..60 {
+        let mut disk = Disk::new();
+        disk.free_bytes = 2 * 65_536;
+        let mut rig = Rig::started(config.clone(), disk);
+        let mut tag = 0;
+        while tag < durable && rig.append(P, &body(tag, 3_000)).is_ok() {
+            tag += 1;
+            rig.run();
+        }
+        rig.pass(10_000);
+        // From here on nothing is written: commits stay in flight.
+        let refused = loop {
+            match rig.append(P, &body(tag, 3_000)) {
+                Ok(_) if rig.log.wants_turn() => rig.call(|log, io| log.on_turn(io)),
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        rig.events.clear();
+        rig.run();
+        if refused == AppendError::Busy {
+            assert_eq!(rooms(&rig), 1, "after {durable}");
+            rig.events.clear();
+            if rig.append(P, &body(tag, 3_000)) == Err(AppendError::Full) {
+                is_met = true;
+                // Who knows that the disk is full is told of space, and of nothing else.
+                rig.pass(60_000);
+                assert_eq!(rooms(&rig), 0);
+                rig.disk.free_bytes = 1 << 30;
+                rig.pass(60_000);
+                assert_eq!(rooms(&rig), 1);
+            }
+        }
+        rig.run();
+        rig.stop();
+    }
+    assert!(is_met);
+}
+
+#[test]
+fn room_is_not_told_while_the_next_segment_is_still_being_filled() {
+    let mut config = config();
+    config.segment_bytes = 16 << 20;
+    config.segment_bytes_first = 5 << 20;
+    config.body_bytes_max = 100 << 10;
+    config.fill_commit_bytes_max = 1 << 20;
+    let mut rig = Rig::started(config, Disk::new());
+    let is_zero = |order: &DiskOrder| matches!(order, DiskOrder::Zero { .. });
+    // All but the fill goes on, until there is no room for one more.
+    let refused = loop {
+        match rig.append(P, &body(1, 90 << 10)) {
+            Ok(_) if rig.log.wants_turn() => rig.call(|log, io| log.on_turn(io)),
+            Ok(_) => {}
+            Err(error) if rig.orders.iter().all(|(_, order)| is_zero(order)) => break error,
+            Err(_) => {
+                rig.complete(|order| !is_zero(order));
+            }
+        }
+    };
+    assert_eq!(refused, AppendError::Busy);
+    assert!(!rig.orders.is_empty(), "a fill is in flight");
+    rig.events.clear();
+    rig.call(|log, io| log.on_wake(io));
+    assert_eq!(rooms(&rig), 0);
+    rig.complete(is_zero);
+    assert_eq!(rooms(&rig), 1);
+    assert!(rig.append(P, &body(1, 90 << 10)).is_ok());
+    rig.run();
+    rig.stop();
+}
