@@ -90,10 +90,11 @@ pub enum Read {
         from: Offset,
         to: Offset,
     },
-    /// Too many reads wait for the disk already: try again later.
+    /// Too many reads wait for the disk already: try again after `LogEvent::ReadRoom`.
     Busy,
     UnknownPartition,
-    /// The disk refused the read; what it holds is untouched.
+    /// The disk refused the read, which leaves untouched what it holds; or the log was never
+    /// recovered, or is closing.
     Failed,
 }
 
@@ -189,6 +190,8 @@ pub enum LogEvent {
         read: ReadId,
         answer: Lookup,
     },
+    /// After `Read::Busy` or `Lookup::Busy`: try again.
+    ReadRoom,
     /// Retention has moved these log starts; read the bounds anew.
     LogStartMoved,
     /// A new segment is in use. A shard that folds entries writes its checkpoint soon.

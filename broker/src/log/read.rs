@@ -62,6 +62,8 @@ struct Job {
 pub(super) struct Reads {
     jobs: Vec<Job>,
     issued: u64,
+    /// A read was refused because too many waited: say when one of them is over.
+    has_refused: bool,
     /// Sequences of sealed segments whose index was loaded, oldest first.
     loaded: Vec<u64>,
 }
@@ -102,6 +104,9 @@ impl Log {
         bytes_max: u32,
         pieces: &mut Vec<Piece>,
     ) -> Read {
+        if !self.is_recovered() {
+            return Read::Failed;
+        }
         let Some(at) = self.partitions.find(partition) else { return Read::UnknownPartition };
         let state = &self.partitions.list[at as usize];
         if state.deleted {
@@ -237,7 +242,8 @@ impl Log {
             return None;
         };
         let reads_max = (self.config.read_bytes_max / PIECE_BYTES as usize).clamp(1, READS_MAX);
-        if self.reads.jobs.len() >= reads_max || self.is_closing() {
+        if self.reads.jobs.len() >= reads_max {
+            self.reads.has_refused = true;
             return None;
         }
         self.counters.reads_cold += 1;
@@ -245,7 +251,8 @@ impl Log {
         let id = ReadId(self.reads.issued);
         let slot = io.memory.allocate(BLOCK_BYTES);
         let slot_bytes = io.memory.capacity(slot) as u64;
-        let walk = Walk::new(self.config.lane, nonce, partition, offset, end_position, kind);
+        let range = (offset, end_offset);
+        let walk = Walk::new(self.config.lane, nonce, partition, range, end_position, kind);
         self.reads.jobs.push(Job {
             id,
             kind,
@@ -407,6 +414,10 @@ impl Log {
 
     fn finish_read<M: Memory>(&mut self, io: &mut Io<'_, M>, at: usize, answer: Read) {
         let mut job = self.reads.jobs.swap_remove(at);
+        // Also if this one was cancelled: nothing else may ever come for those that were refused.
+        if std::mem::take(&mut self.reads.has_refused) {
+            self.events.push_back(LogEvent::ReadRoom);
+        }
         io.memory.release(job.slot);
         job.walk.release(io.memory);
         if job.cancelled {
@@ -445,6 +456,9 @@ impl Log {
         partition: PartitionId,
         time: i64,
     ) -> Lookup {
+        if !self.is_recovered() || self.is_closing() {
+            return Lookup::Failed;
+        }
         let Some(at) = self.partitions.find(partition) else { return Lookup::UnknownPartition };
         let state = &self.partitions.list[at as usize];
         if state.deleted {

@@ -189,9 +189,10 @@ impl Shard {
             }
             let Some(bounds) = target.log.partition(wanted.partition) else {
                 // A lane that could not be recovered knows nothing of what it holds.
-                let code = match target.state {
-                    LaneState::Failed => ErrorCode::StorageFailed,
-                    _ => ErrorCode::UnknownPartition,
+                let code = if target.log.is_recovered() {
+                    ErrorCode::UnknownPartition
+                } else {
+                    ErrorCode::StorageUnavailable
                 };
                 self.found(id, wanted.partition, Err(code), 0, None);
                 continue;

@@ -84,8 +84,9 @@ impl Shard {
             let bounds = target.log.partition(query.partition);
             let Some(bounds) = bounds.filter(|_| target.state != LaneState::Recovering) else {
                 let code = match target.state {
-                    LaneState::Failed => ErrorCode::StorageFailed,
-                    _ => ErrorCode::Recovering,
+                    LaneState::Recovering => ErrorCode::Recovering,
+                    _ if !target.log.is_recovered() => ErrorCode::StorageUnavailable,
+                    _ => ErrorCode::UnknownPartition,
                 };
                 self.add_answer(id, refused_offsets(query, code));
                 continue;

@@ -68,14 +68,13 @@ impl Shard {
                         }
                     }
                 }
-                self.retry_reads(cx, lane);
             }
             LogEvent::LookupDone { read, answer } => {
                 if let Some(Reader::Offsets(id)) = self.lanes[lane].reads.remove(&read) {
                     self.on_offsets_lookup(cx, id, answer);
                 }
-                self.retry_reads(cx, lane);
             }
+            LogEvent::ReadRoom => self.retry_reads(cx, lane),
             LogEvent::Replayed(entry) => self.on_replayed(cx, lane, &entry),
             LogEvent::Recovered(report) => {
                 self.lanes[lane].state = LaneState::Serving;

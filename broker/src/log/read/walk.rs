@@ -44,6 +44,8 @@ pub struct Walk {
     partition: PartitionId,
     /// The next offset that is wanted.
     wanted: Offset,
+    /// What may be served: a sealed segment may hold commits that are still in flight.
+    end_offset: Offset,
     position: u64,
     end_position: u64,
     /// At a block boundary, looking for the next commit.
@@ -57,11 +59,12 @@ pub struct Walk {
 }
 
 impl Walk {
+    /// Serves the offsets of `range`, up to its end.
     pub fn new(
         lane: LaneId,
         nonce: u64,
         partition: PartitionId,
-        wanted: Offset,
+        range: (Offset, Offset),
         end_position: u64,
         kind: Kind,
     ) -> Self {
@@ -69,7 +72,8 @@ impl Walk {
             lane,
             nonce,
             partition,
-            wanted,
+            wanted: range.0,
+            end_offset: range.1,
             position: end_position,
             end_position,
             seeking: true,
@@ -164,6 +168,9 @@ impl Walk {
             if !is_ours {
                 self.step_over(entry_bytes);
                 continue;
+            }
+            if header.next_offset() > self.end_offset {
+                break self.at_end(run.is_some());
             }
             if header.base_offset > self.wanted && self.bytes == 0 && !self.is_time() {
                 break Progress::Lost { to: Some(header.base_offset) };

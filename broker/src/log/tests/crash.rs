@@ -6,7 +6,9 @@ use corelog_protocol::ids::{Lsn, Offset};
 use super::rig::{Disk, P, Q, Rig, body, config};
 use crate::disk::DiskOrder;
 use crate::log::format::commit_header::CommitHeader;
-use crate::log::{Body, LogEvent, LogFailure, NO_PARTITION, NewEntry, RecoveryReport};
+use crate::log::{
+    Body, LogEvent, LogFailure, Lookup, NO_PARTITION, NewEntry, Read, RecoveryReport,
+};
 use crate::random::Random;
 
 fn report(rig: &Rig) -> RecoveryReport {
@@ -274,6 +276,10 @@ fn segment_of_another_cluster_or_with_two_damaged_headers_is_refused() {
     let mut both = Rig::new(config(), one);
     both.run();
     assert!(matches!(both.events[..], [LogEvent::Failed(LogFailure::Recovery)]));
+    // It does not look like an empty partition.
+    assert_eq!(both.log.partition(P), None);
+    assert_eq!(both.read(P, 0, 1_000), Err(Read::Failed));
+    assert_eq!(both.call(|log, io| log.offset_at_time(io, P, 0)), Lookup::Failed);
     both.stop();
 }
 

@@ -3,6 +3,7 @@
 use corelog_protocol::ids::Offset;
 
 use super::rig::{Disk, P, Q, Rig, body, config};
+use crate::disk::DiskOrder;
 use crate::log::{LogEvent, Lookup, Read};
 
 /// 60 entries of 3 KB in each of two partitions: several segments of 64 KiB.
@@ -156,4 +157,76 @@ fn cancelled_read_gives_everything_back() {
     rig.run();
     assert!(!rig.events.iter().any(|event| matches!(event, LogEvent::ReadDone { .. })));
     rig.stop();
+}
+
+#[test]
+fn reader_that_was_put_off_is_told_when_a_cancelled_read_is_over() {
+    let mut rig = filled(0);
+    let mut pieces = Vec::new();
+    let mut waiting = Vec::new();
+    loop {
+        match rig.call(|log, io| log.read(io, P, Offset(3), 5_000, &mut pieces)) {
+            Read::Waiting(id) => waiting.push(id),
+            answer => break assert_eq!(answer, Read::Busy),
+        }
+    }
+    for id in waiting {
+        rig.call(|log, io| log.cancel_read(io, id));
+    }
+    let rooms =
+        |rig: &Rig| rig.events.iter().filter(|event| matches!(event, LogEvent::ReadRoom)).count();
+    assert_eq!(rooms(&rig), 0);
+    rig.complete(|_| true);
+    assert_eq!(rooms(&rig), 1);
+    rig.run();
+    assert_eq!(rooms(&rig), 1, "nobody else was refused");
+    rig.call(|log, io| log.stop(io));
+    assert_eq!(rig.call(|log, io| log.read(io, P, Offset(3), 1, &mut pieces)), Read::Failed);
+    assert_eq!(rig.call(|log, io| log.offset_at_time(io, P, 1_000)), Lookup::Failed);
+    rig.stop();
+}
+
+#[test]
+fn entry_still_in_flight_when_its_segment_was_sealed_is_not_served() {
+    let mut config = config();
+    config.gather_bytes = 1;
+    config.tail_cache_bytes = 0;
+    let is_write = |order: &DiskOrder| matches!(order, DiskOrder::Write { .. });
+    let is_read = |order: &DiskOrder| matches!(order, DiskOrder::Read { .. });
+    let mut is_met = false;
+    for durable in 1..16 {
+        let mut rig = Rig::started(config.clone(), Disk::new());
+        for tag in 0..durable {
+            rig.commit(P, &body(tag, 3_000));
+        }
+        let mut rolls = Vec::new();
+        for tag in durable..durable + 3 {
+            rig.append(P, &body(tag, 3_000)).unwrap();
+            rig.call(|log, io| log.on_turn(io));
+            rolls.push(rig.log.counters().rolls);
+            while rig.orders.iter().any(|(_, order)| is_write(order)) {
+                rig.complete(is_write);
+            }
+        }
+        let committed = rig.log.partition(P).unwrap().committed_end;
+        assert_eq!(committed, Offset(u64::from(durable)));
+        // Some of those in flight are in the segment that was sealed.
+        if rolls == [0, 0, 1] {
+            is_met = true;
+            let mut pieces = Vec::new();
+            let answer = rig.call(|log, io| log.read(io, P, Offset(0), 1 << 20, &mut pieces));
+            assert!(matches!(answer, Read::Waiting(_)));
+            while rig.orders.iter().any(|(_, order)| is_read(order)) {
+                rig.complete(is_read);
+            }
+            let served = rig.events.iter().find_map(|event| match event {
+                LogEvent::ReadDone { answer: Read::Ready { bytes }, .. } => Some(*bytes),
+                _ => None,
+            });
+            assert_eq!(served, Some(durable * 3_064), "what is durable, and nothing else");
+        }
+        rig.run();
+        rig.stop();
+    }
+    assert!(is_met);
 }
