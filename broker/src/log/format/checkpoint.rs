@@ -6,7 +6,7 @@
 use corelog_protocol::checksum::crc32c;
 use rkyv::{Archive, Deserialize, Serialize, rancor, util::AlignedVec};
 
-use super::u32_at;
+use super::{POSITION_MAX, u32_at};
 
 const VERSION: u32 = 1;
 /// Bytes of a body in front of the image, and per partition in it.
@@ -21,6 +21,12 @@ pub struct PartitionImage {
     pub deleted: u32,
     pub log_start: u64,
     pub next_offset: u64,
+}
+
+impl PartitionImage {
+    pub fn is_possible(&self) -> bool {
+        self.log_start <= POSITION_MAX && self.next_offset <= POSITION_MAX
+    }
 }
 
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
@@ -46,7 +52,8 @@ pub fn decode(body: &[u8]) -> Option<CheckpointImage> {
     }
     let mut image = AlignedVec::<16>::with_capacity(body.len());
     image.extend_from_slice(&body[8..]);
-    rkyv::from_bytes::<CheckpointImage, rancor::Error>(&image).ok()
+    let image = rkyv::from_bytes::<CheckpointImage, rancor::Error>(&image).ok()?;
+    image.partitions.iter().all(PartitionImage::is_possible).then_some(image)
 }
 
 #[cfg(test)]

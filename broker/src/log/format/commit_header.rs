@@ -3,7 +3,7 @@
 use corelog_protocol::checksum::Crc;
 use corelog_protocol::ids::Lsn;
 
-use super::{put, u32_at, u64_at};
+use super::{POSITION_MAX, put, u32_at, u64_at};
 
 pub const COMMIT_HEADER_BYTES: usize = 64;
 
@@ -62,7 +62,8 @@ impl CommitHeader {
         };
         let sane = header.length as usize > COMMIT_HEADER_BYTES
             && header.entry_count > 0
-            && header.first_lsn.0.checked_add(u64::from(header.entry_count)).is_some();
+            && header.first_lsn.0.saturating_add(u64::from(header.entry_count)) <= POSITION_MAX
+            && header.durable_end.0 <= POSITION_MAX;
         sane.then_some(header)
     }
 

@@ -8,7 +8,7 @@ use corelog_protocol::checksum::crc32c;
 use rkyv::{Archive, Deserialize, Serialize, rancor, util::AlignedVec};
 
 use super::checkpoint::PartitionImage;
-use super::{COMMITS_START, blocks, put, u32_at, u64_at};
+use super::{COMMITS_START, POSITION_MAX, blocks, put, u32_at, u64_at};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"CRLGFOOT");
 const VERSION: u32 = 1;
@@ -80,7 +80,10 @@ impl SegmentIndex {
         let sorted = self.partitions.is_sorted_by(|a, b| a.partition < b.partition);
         let ranges = self.partitions.iter().all(|entry| {
             let end = u64::from(entry.point_first) + u64::from(entry.point_count);
-            entry.first_offset <= entry.next_offset && end <= self.points.len() as u64
+            entry.first_offset <= entry.next_offset
+                && entry.next_offset <= POSITION_MAX
+                && entry.bytes <= file_bytes
+                && end <= self.points.len() as u64
         });
         let positions = self.points.iter().all(|point| {
             point.position >= COMMITS_START
@@ -90,6 +93,10 @@ impl SegmentIndex {
         sorted
             && ranges
             && positions
+            && self.states.iter().all(PartitionImage::is_possible)
+            && self.end_lsn <= POSITION_MAX
+            && self.epoch_last < POSITION_MAX
+            && self.replay_end <= self.end_lsn
             && self.first_lsn <= self.end_lsn
             && self.commits_end <= file_bytes
             && self.commits_end >= COMMITS_START

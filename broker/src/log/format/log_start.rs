@@ -5,7 +5,7 @@
 use corelog_protocol::checksum::crc32c;
 use corelog_protocol::ids::{Offset, PartitionId};
 
-use super::{u32_at, u64_at};
+use super::{POSITION_MAX, u32_at, u64_at};
 
 const PAIR_BYTES: usize = 16;
 
@@ -40,7 +40,9 @@ pub fn decode(body: &[u8]) -> Option<impl Iterator<Item = (PartitionId, Offset)>
         return None;
     }
     let pair = |pair: &[u8]| (PartitionId(u32_at(pair, 0)), Offset(u64_at(pair, 8)));
-    Some(pairs.chunks_exact(PAIR_BYTES).map(pair))
+    let is_possible = |(_, start): (PartitionId, Offset)| start.0 <= POSITION_MAX;
+    let pairs = pairs.chunks_exact(PAIR_BYTES).map(pair);
+    pairs.clone().all(is_possible).then_some(pairs)
 }
 
 #[cfg(test)]

@@ -9,8 +9,21 @@ pub mod name;
 pub mod repair;
 pub mod segment_header;
 
+use corelog_protocol::entry::EntryHeader;
+
 /// Where the first commit of a segment may begin: after two copies of the header.
 pub const COMMITS_START: u64 = 2 * crate::limits::BLOCK_BYTES as u64;
+
+/// No LSN, offset, epoch or sequence in the bytes of a segment is greater: such a one is forged, and
+/// what is counted from it would overflow.
+pub const POSITION_MAX: u64 = 1 << 62;
+
+/// False for an intact entry header that says more than can be.
+pub const fn is_possible(header: &EntryHeader) -> bool {
+    header.lsn.0 < POSITION_MAX
+        && header.epoch.0 < POSITION_MAX
+        && header.next_offset().0 <= POSITION_MAX
+}
 
 /// Rounds up to whole blocks.
 pub const fn blocks(bytes: u64) -> u64 {

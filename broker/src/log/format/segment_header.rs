@@ -5,7 +5,7 @@
 use corelog_protocol::checksum::crc32c;
 use corelog_protocol::ids::{ClusterId, Epoch, Incarnation, LaneId, Lsn};
 
-use super::{put, u32_at, u64_at};
+use super::{POSITION_MAX, put, u32_at, u64_at};
 use crate::limits::BLOCK_BYTES;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"CRLGSEGM");
@@ -81,7 +81,7 @@ impl SegmentHeader {
         let supersedes = u64_at(bytes, 56);
         let low = u128::from(u64_at(bytes, 16));
         let high = u128::from(u64_at(bytes, 24));
-        Ok(Self {
+        let header = Self {
             lane: LaneId(u32_at(bytes, 12)),
             cluster: ClusterId(high << 64 | low),
             incarnation: Incarnation(u64_at(bytes, 32)),
@@ -91,7 +91,12 @@ impl SegmentHeader {
             durable_end: Lsn(u64_at(bytes, 64)),
             epoch: Epoch(u64_at(bytes, 72)),
             file_bytes: u64_at(bytes, 80),
-        })
+        };
+        let is_possible = header.sequence < POSITION_MAX
+            && header.epoch.0 < POSITION_MAX
+            && header.durable_end.0 <= POSITION_MAX
+            && header.supersedes.is_none_or(|lsn| lsn.0 <= POSITION_MAX);
+        if is_possible { Ok(header) } else { Err(SegmentHeaderError::Garbage) }
     }
 
     /// The first intact copy in the two header blocks.
