@@ -68,6 +68,8 @@ impl Log {
         let is_pinned = self.reads.is_reading(oldest.sequence)
             || self.footer.as_ref().is_some_and(|job| job.sequence() == oldest.sequence)
             || oldest.end_lsn > self.durable_end
+            // Until the next checkpoint is durable, this one may be the last that knows everything.
+            || self.active.as_ref().is_none_or(|active| active.first_lsn >= self.durable_end)
             || oldest.replay_end > self.needed_from.0;
         if is_pinned {
             return;

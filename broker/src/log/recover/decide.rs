@@ -70,6 +70,11 @@ pub fn decide(headed: &[Headed], found: &[Found]) -> Verdict {
     let durable_end = verdict.durable_end;
     let first = headed.first().and_then(|header| header.supersedes);
     let mut next = first.or(found.first().map(|found| found.commit.first_lsn));
+    if let (None, Some(found)) = (first, found.first().filter(|found| found.commit.number > 0)) {
+        // Nobody says where the log begins, but not here: at least a checkpoint came before.
+        verdict.entries_corrupt += 1;
+        verdict.damaged_segments.push(found.segment);
+    }
     let mut epoch = 0;
     let mut stopped = false;
     for Found { segment, commit } in found {
@@ -151,6 +156,7 @@ mod tests {
             segment,
             commit: CommitFound {
                 position: 8192 + lsns.start * 4096,
+                number: 0,
                 end_position: 8192 + lsns.end * 4096,
                 first_lsn: Lsn(lsns.start),
                 end_lsn: Lsn(lsns.end),

@@ -13,6 +13,7 @@ use super::decide::{Accepted, Verdict};
 use super::walk::Item;
 use crate::disk::FileId;
 use crate::log::LOG_ITSELF;
+use crate::log::format::POSITION_MAX;
 use crate::log::format::checkpoint::{self, PartitionImage};
 use crate::log::format::footer::SegmentIndex;
 use crate::log::format::log_start;
@@ -20,10 +21,17 @@ use crate::log::partitions::Partitions;
 use crate::log::segment::{Active, Indexed, Sealed};
 use crate::planted::{Bug, is_planted};
 
+/// More offsets than any partition has given out, unless the bytes are forged.
+const SKIP_MAX: u64 = POSITION_MAX / 4;
+
 #[derive(Debug, Default)]
 pub struct Fold {
     /// The LSN after the last one folded.
     next: Option<Lsn>,
+    /// The first LSN folded.
+    first: Option<Lsn>,
+    /// Something that knows all partitions was folded: a checkpoint or a footer.
+    is_witnessed: bool,
     /// Entries lost without a trace since a witness that knows all partitions.
     unsure: u64,
     /// The LSN after the last of them.
@@ -82,10 +90,12 @@ impl Fold {
             partition.deleted |= state.deleted == 1;
         }
         self.unsure = 0;
+        self.is_witnessed = true;
     }
 
     /// Takes note of entries that are missing before this LSN.
     fn reach(&mut self, lsn: Lsn) {
+        self.first.get_or_insert(lsn);
         if let Some(next) = self.next
             && next < lsn
         {
@@ -212,12 +222,18 @@ impl Fold {
     /// All segments are folded. Returns the number of corrupt ranges.
     pub fn end(&mut self, partitions: &mut Partitions, next_lsn: Lsn, records_max: u64) -> u64 {
         self.reach(next_lsn);
+        if let (false, Some(first)) = (self.is_witnessed, self.first) {
+            // What the dropped segments held, the lost checkpoint told: perhaps all of a partition.
+            self.unsure = self.unsure.saturating_add(first.0);
+            self.unsure_end = self.unsure_end.max(first);
+        }
         if self.unsure > 0 {
-            let skip = self.unsure.saturating_mul(records_max);
+            let skip = self.unsure.saturating_mul(records_max).min(SKIP_MAX);
             self.offset_floor = skip;
             for partition in &mut partitions.list {
                 if partition.seen_lsn < self.unsure_end {
-                    partition.next_offset = partition.next_offset.advance(skip);
+                    let next = partition.next_offset.0.saturating_add(skip);
+                    partition.next_offset = Offset(next.min(POSITION_MAX));
                     self.corrupt_ranges += 1;
                 }
             }

@@ -89,6 +89,8 @@ pub(super) struct Recovery {
     fold: Fold,
     retried: bool,
     piece: (u64, u64),
+    /// What the walk could not read and took for zeros: segment, position, bytes.
+    unreadable: Vec<(usize, u64, u64)>,
     report: RecoveryReport,
     epoch_seen: u64,
 }
@@ -108,6 +110,7 @@ impl Recovery {
             fold: Fold::default(),
             retried: false,
             piece: (0, 0),
+            unreadable: Vec::new(),
             report: RecoveryReport::default(),
             epoch_seen: 0,
         }
@@ -344,8 +347,19 @@ impl Log {
             }
             // Whatever was there is missing: corruption, if a later segment says that it was
             // durable. If none does, perhaps it was acknowledged: no end may be drawn from it.
-            if recovery.limits[at] == Lsn(u64::MAX) || matches!(step, Step::Fold(_)) {
+            let is_known = recovery.unreadable.iter().any(|(segment, from, len)| {
+                *segment == at && *from < position + bytes && position < from + len
+            });
+            let was_decided = match step {
+                // The verdict was made without it.
+                Step::Fold(_) => is_known,
+                _ => recovery.limits[at] != Lsn(u64::MAX),
+            };
+            if !was_decided {
                 return Err(LogFailure::Recovery);
+            }
+            if !is_known {
+                recovery.unreadable.push((at, position, bytes));
             }
             io.memory.bytes_mut(slot)[..bytes as usize].fill(0);
         }
@@ -490,6 +504,7 @@ impl Log {
 fn whole(index: &SegmentIndex) -> CommitFound {
     CommitFound {
         position: COMMITS_START,
+        number: 0,
         end_position: index.commits_end,
         first_lsn: Lsn(index.first_lsn),
         end_lsn: Lsn(index.end_lsn),

@@ -11,7 +11,7 @@ use corelog_protocol::ids::{LaneId, Lsn};
 
 use crate::limits::BLOCK_BYTES;
 use crate::log::format::commit_header::{COMMIT_HEADER_BYTES, CommitHeader};
-use crate::log::format::{COMMITS_START, blocks, repair};
+use crate::log::format::{COMMITS_START, blocks, is_possible, repair};
 use crate::planted::{Bug, is_planted};
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
@@ -36,6 +36,8 @@ pub enum Item<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CommitFound {
     pub position: u64,
+    /// Its place in the segment; 0 without a header.
+    pub number: u64,
     /// Rounded up to a block.
     pub end_position: u64,
     pub first_lsn: Lsn,
@@ -194,6 +196,7 @@ impl Walker {
         self.current = Some(Current {
             found: CommitFound {
                 position,
+                number: header.map_or(0, |header| header.number),
                 end_position: position,
                 first_lsn,
                 end_lsn: header.map_or(first_lsn, |header| header.end_lsn()),
@@ -216,7 +219,7 @@ impl Walker {
     fn entry(&self, bytes: &[u8], lsn: Lsn) -> Option<EntryHeader> {
         let intact = EntryHeader::decode(bytes).ok();
         let header = intact.or_else(|| repair::entry_header(bytes, self.lane, lsn));
-        header.filter(|header| header.lane == self.lane && header.lsn == lsn)
+        header.filter(|header| header.lane == self.lane && header.lsn == lsn && is_possible(header))
     }
 
     fn in_commit(&mut self, bytes: &[u8], is_last: bool, sink: &mut dyn FnMut(Item<'_>)) -> bool {

@@ -2,6 +2,7 @@
 
 mod chaos;
 mod crash;
+mod damage;
 mod durability;
 mod reading;
 mod recycling;

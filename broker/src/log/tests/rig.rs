@@ -33,6 +33,8 @@ pub struct Disk {
     pub free_bytes: u64,
     pub fail_writes: bool,
     pub fail_flushes: bool,
+    /// A sector of a file that cannot be read.
+    pub unreadable: Option<(String, u64)>,
 }
 
 pub struct Rig {
@@ -127,7 +129,13 @@ impl Disk {
                 DiskDone::Done
             }
             DiskOrder::Read { file, position, slot, len } => {
-                let file = &self.files[&self.open[file]];
+                let name = &self.open[file];
+                let range = *position..*position + u64::from(*len);
+                if self.unreadable.as_ref().is_some_and(|(of, at)| of == name && range.contains(at))
+                {
+                    return DiskDone::Failed(DiskError::Io);
+                }
+                let file = &self.files[name];
                 let at = *position as usize;
                 let bytes = file.live[at..at + *len as usize].to_vec();
                 memory.deliver(*slot, 0, &bytes);
