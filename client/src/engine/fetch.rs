@@ -15,7 +15,7 @@ use corelog_protocol::message::{
     FETCH_PARTITIONS_MAX, Fetch, FetchPartition, FetchReply, FetchedPartition, Offsets,
     OffsetsAnswer, OffsetsQuery,
 };
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 pub use super::accept::{FetchedBatch, FetchedRecord};
@@ -498,6 +498,7 @@ impl<T> Engine<T> {
             let mut consumer = None;
             let mut asked: Vec<InFetch> = Vec::new();
             let mut partitions: Vec<FetchPartition> = Vec::new();
+            let mut ids = BTreeSet::new();
             list.retain(|&id| {
                 let Some(at) = self.assignments.get(&id) else { return false };
                 let wanted = *consumer.get_or_insert(at.consumer);
@@ -509,6 +510,10 @@ impl<T> Engine<T> {
                     .then(|| self.partition_id(at))
                     .flatten();
                 let (next, generation) = (at.next, at.generation);
+                if place.is_some_and(|partition| !ids.insert(partition)) {
+                    // Assigned twice: a fetch names a partition once, the other has the next.
+                    return true;
+                }
                 if let Some(at) = self.assignments.get_mut(&id) {
                     at.is_listed = false;
                 }
@@ -700,7 +705,10 @@ impl<T> Engine<T> {
                 committed_end: fetched.committed_end,
             }),
             (Ok(()), Some(ErrorCode::RangeCorrupt)) => {
-                let range = fetched.corrupt.clone().unwrap_or(at.next..at.next.next());
+                let range = fetched
+                    .corrupt
+                    .clone()
+                    .unwrap_or_else(|| at.next..Offset(at.next.0.saturating_add(1)));
                 Some(Error::RangeCorrupt { first: range.start, end: range.end })
             }
             (Ok(()), Some(code)) => {

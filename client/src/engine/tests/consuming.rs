@@ -154,6 +154,48 @@ fn an_offset_out_of_range_is_an_error_and_never_a_silent_wait() {
 }
 
 #[test]
+fn the_last_offset_of_all_is_no_reason_to_panic() {
+    for position in [Position::End, Position::Offset(Offset(u64::MAX))] {
+        let mut scene = Scene::with_topic(config(), &[0]);
+        let (consumer, _, mut asked) = reading(&mut scene, position);
+        if position == Position::End {
+            scene.answer(&asked[0], &offsets(100, 0, u64::MAX));
+            asked = scene.asked();
+        }
+        assert_eq!(asked[0].fetch().partitions[0].offset, Offset(u64::MAX));
+        let reply = FetchReply {
+            partitions: vec![FetchedPartition {
+                partition: PartitionId(100),
+                error: Some(ErrorCode::RangeCorrupt),
+                log_start: Offset(0),
+                committed_end: Offset(u64::MAX),
+                bytes: 0,
+                corrupt: None,
+            }],
+        };
+        scene.answer(&asked[0], &reply);
+        let last = Offset(u64::MAX);
+        let expected = Error::RangeCorrupt { first: last, end: last };
+        assert_eq!(error(take(&mut scene, consumer)), expected);
+    }
+}
+
+#[test]
+fn a_partition_that_is_assigned_twice_is_named_once_in_a_fetch() {
+    let mut scene = Scene::with_topic(config(), &[0]);
+    let consumer = scene.engine.consumer(ConsumerConfig::default());
+    for offset in [3, 5] {
+        let position = Position::Offset(Offset(offset));
+        scene.engine.assign(scene.now, consumer, "t", 0, position, &mut scene.effects);
+    }
+    scene.carry_out();
+    let asked = scene.asked();
+    assert!(asked.iter().all(|asked| asked.fetch().partitions.len() == 1));
+    let offsets: Vec<u64> = asked.iter().map(|a| a.fetch().partitions[0].offset.0).collect();
+    assert_eq!(offsets, [3, 5]);
+}
+
+#[test]
 fn what_a_fetch_brings_after_a_seek_is_dropped() {
     let mut scene = Scene::with_topic(config(), &[0]);
     let (consumer, assignment, asked) = reading(&mut scene, Position::Offset(Offset(0)));
