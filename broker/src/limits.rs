@@ -62,6 +62,9 @@ pub const SESSION_QUANTUM_BYTES: usize = 16 << 10;
 /// A connection whose unsent replies exceed this is not listened to until it has read some.
 pub const SEND_BYTES_MAX: usize = 4 << 20;
 
+/// The same while the admitted part of the memory is used up.
+pub const SEND_BYTES_SHORT: usize = 4 * SLOT_BYTES_MIN;
+
 /// Requests of one connection that may wait at once: long polls, questions to other shards.
 pub const REQUESTS_PER_SESSION_MAX: u32 = 256;
 

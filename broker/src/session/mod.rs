@@ -64,6 +64,8 @@ pub struct Session {
     pub requests: u32,
     /// Those of them that are fetches of partitions led here.
     pub fetches: Vec<JobId>,
+    /// Those of them that have parts on several shards.
+    pub gathers: Vec<JobId>,
     /// Ticks that it has been before hello, within a frame, or not reading, as far as it goes.
     pub ticks_hello: u32,
     pub ticks_frame: u32,
@@ -91,6 +93,7 @@ impl Session {
             frames_malformed: 0,
             requests: 0,
             fetches: Vec::new(),
+            gathers: Vec::new(),
             ticks_hello: 0,
             ticks_frame: 0,
             ticks_send: 0,

@@ -16,6 +16,13 @@ impl Shard {
         let held = memory.used_bytes() + self.held_bytes;
         held.saturating_add(bytes) <= admitted_bytes(self.config.memory_bytes)
     }
+
+    /// How many bytes more a client may make the shard hold.
+    #[inline]
+    pub(super) fn room<M: Memory>(&self, memory: &M) -> usize {
+        let held = memory.used_bytes() + self.held_bytes;
+        admitted_bytes(self.config.memory_bytes).saturating_sub(held)
+    }
 }
 
 /// The part of the budget that clients can fill.

@@ -13,17 +13,22 @@ use corelog_protocol::message::{Fetch, FetchReply, FetchedPartition};
 
 use super::event::Conn;
 use super::jobs::JobId;
-use super::lane::{LaneState, Origin, Reader};
+use super::lane::{Origin, Reader};
 use super::message::{Answer, Token};
+use super::partitions::Waiter;
 use super::replies::{OVERLOADED, STOPPING};
 use super::{Cx, Shard};
-use crate::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX, FETCHES_MAX};
+use crate::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX, FETCHES_MAX, PARTITIONS_PER_REQUEST_MAX};
 use crate::log::{PartitionBounds, Read, ReadId};
 use crate::memory::{Memory, Piece};
 use crate::time::{Monotonic, Nanos};
 
-/// Fetches that one step runs; the others have the next turn.
+/// Fetches that one step runs, and partitions of them; the others have the next turn.
 const FETCHES_PER_STEP: usize = 256;
+const PARTITIONS_PER_STEP: usize = 8 * PARTITIONS_PER_REQUEST_MAX;
+
+/// The least that a read from the disk takes, however little is asked for.
+const READ_BYTES_MIN: usize = 256 << 10;
 
 /// What a partition may cost in the control part of a reply, and what the reply itself may.
 const CONTROL_BYTES_PER_PARTITION: usize = 56;
@@ -45,6 +50,8 @@ pub(super) struct FetchJob {
     fetch: Fetch,
     deadline: Monotonic,
     waiting: Waiting,
+    /// Counts its waits for commits, so that lists may still name it after the end of one.
+    wait: u32,
     /// The partition at which the pass is.
     next: usize,
     found: Vec<FetchedPartition>,
@@ -57,6 +64,25 @@ pub(super) struct FetchJob {
     missing: u64,
     is_hurried: bool,
     held_bytes: usize,
+    /// The part of them that the read under way may come to.
+    read_bytes: usize,
+}
+
+impl FetchJob {
+    fn is_in(&self, wait: u32) -> bool {
+        self.waiting == Waiting::Commit && self.wait == wait
+    }
+}
+
+/// Whether a fetch names a partition more than once.
+pub(super) fn has_duplicates(fetch: &Fetch) -> bool {
+    let ids = || fetch.partitions.iter().map(|wanted| wanted.partition);
+    if ids().is_sorted_by(|a, b| a < b) {
+        return false;
+    }
+    let mut sorted: Vec<PartitionId> = ids().collect();
+    sorted.sort_unstable();
+    sorted.windows(2).any(|pair| pair[0] == pair[1])
 }
 
 impl Shard {
@@ -127,6 +153,7 @@ impl Shard {
             origin,
             deadline: cx.now.monotonic + wait,
             waiting: Waiting::No,
+            wait: 0,
             next: 0,
             found: Vec::with_capacity(fetch.partitions.len()),
             pieces: Vec::new(),
@@ -136,6 +163,7 @@ impl Shard {
             missing: 0,
             is_hurried: wait == Nanos(0),
             held_bytes,
+            read_bytes: 0,
             fetch,
         };
         let id = self.fetches.insert(job);
@@ -151,9 +179,15 @@ impl Shard {
     /// Runs fetches that can go on. Returns whether there was any.
     pub(super) fn run_ready_fetches<M: Memory>(&mut self, cx: &mut Cx<'_, M>) -> bool {
         let mut ran = false;
+        let mut left = PARTITIONS_PER_STEP;
         for _ in 0..FETCHES_PER_STEP {
+            if left == 0 {
+                break;
+            }
             let Some(id) = self.fetches_ready.pop_front() else { break };
             ran = true;
+            let partitions = self.fetches.get(id).map_or(0, |job| job.fetch.partitions.len());
+            left = left.saturating_sub(partitions);
             self.run_fetch(cx, id);
         }
         ran
@@ -169,7 +203,7 @@ impl Shard {
         let frame_bytes_max = self.config.frame_bytes_max;
         loop {
             // A read may take a buffer from the disk that lives as long as its slowest reader.
-            let is_roomy = self.can_hold(cx.memory, 0);
+            let free = self.room(cx.memory);
             let Some(job) = self.fetches.get_mut(id) else { return };
             let Some(&wanted) = job.fetch.partitions.get(job.next) else { break };
             let local = self.partitions.get(wanted.partition).map(|found| usize::from(found.lane));
@@ -178,23 +212,13 @@ impl Shard {
                 self.found(id, wanted.partition, Err(code), 0, None);
                 continue;
             };
-            if !is_roomy {
-                self.found(id, wanted.partition, Err(ErrorCode::Overloaded), 0, None);
-                continue;
-            }
             let target = &mut self.lanes[lane];
-            if target.state == LaneState::Recovering {
-                self.found(id, wanted.partition, Err(ErrorCode::Recovering), 0, None);
+            if let Some(code) = target.unreadable() {
+                self.found(id, wanted.partition, Err(code), 0, None);
                 continue;
             }
             let Some(bounds) = target.log.partition(wanted.partition) else {
-                // A lane that could not be recovered knows nothing of what it holds.
-                let code = if target.log.is_recovered() {
-                    ErrorCode::UnknownPartition
-                } else {
-                    ErrorCode::StorageUnavailable
-                };
-                self.found(id, wanted.partition, Err(code), 0, None);
+                self.found(id, wanted.partition, Err(ErrorCode::UnknownPartition), 0, None);
                 continue;
             };
             let control = CONTROL_BYTES + job.fetch.partitions.len() * CONTROL_BYTES_PER_PARTITION;
@@ -206,6 +230,17 @@ impl Shard {
                 continue;
             }
             let bytes_max = wanted.bytes_max.clamp(1, room.max(1) as u32);
+            let read_bytes = (bytes_max as usize).max(READ_BYTES_MIN);
+            if read_bytes > free && wanted.offset < bounds.committed_end {
+                if job.bytes > 0 {
+                    // What there is goes out, and makes room for the rest.
+                    job.is_hurried = true;
+                    self.found(id, wanted.partition, Ok(bounds), 0, None);
+                } else {
+                    self.found(id, wanted.partition, Err(ErrorCode::Overloaded), 0, None);
+                }
+                continue;
+            }
             let before = job.pieces.len();
             let io = &mut cx.io(&mut self.ops);
             let read =
@@ -215,6 +250,9 @@ impl Shard {
                     target.reads.insert(read, Reader::Fetch(id));
                     job.waiting = Waiting::Disk(lane as u16, Some(read));
                     job.is_stale = true;
+                    job.read_bytes = read_bytes;
+                    job.held_bytes += read_bytes;
+                    self.held_bytes += read_bytes;
                     return;
                 }
                 Read::Busy => {
@@ -351,37 +389,49 @@ impl Shard {
         }
         self.counters.fetch_waits += 1;
         job.waiting = Waiting::Commit;
-        let deadline = job.deadline;
+        let (deadline, waiter) = (job.deadline, Waiter { fetch: id, wait: job.wait });
+        self.timers.fetches.insert((deadline, id));
+        let fetches = &self.fetches;
+        let waits =
+            |known: Waiter| fetches.get(known.fetch).is_some_and(|job| job.is_in(known.wait));
+        let Some(job) = fetches.get(id) else { return };
         for wanted in &job.fetch.partitions {
             if let Some(partition) = self.partitions.get_mut(wanted.partition) {
-                partition.waiters.push(id);
+                partition.push_waiter(waiter, waits);
             }
         }
-        self.timers.fetches.insert((deadline, id));
     }
 
-    /// Takes a waiting fetch off the lists of its partitions.
+    /// Ends a wait. The lists of its partitions name the fetch until they are searched, but as one
+    /// in a wait that is over.
     fn unpark(&mut self, id: JobId) {
         let Some(job) = self.fetches.get_mut(id) else { return };
         job.waiting = Waiting::No;
+        job.wait = job.wait.wrapping_add(1);
         self.timers.fetches.remove(&(job.deadline, id));
-        for wanted in &job.fetch.partitions {
-            if let Some(partition) = self.partitions.get_mut(wanted.partition) {
-                partition.waiters.retain(|&waiter| waiter != id);
-            }
-        }
     }
 
     /// A partition has `bytes` more of committed entries.
     #[inline]
     pub(super) fn wake_waiters(&mut self, partition: PartitionId, bytes: u32) {
         let Some(partition) = self.partitions.get_mut(partition) else { return };
-        for &id in &partition.waiters {
-            let Some(job) = self.fetches.get_mut(id) else { continue };
-            let was_missing = job.missing > 0;
+        let (fetches, ready) = (&mut self.fetches, &mut self.fetches_ready);
+        partition.waiters.retain(|waiter| {
+            let job = fetches.get_mut(waiter.fetch).filter(|job| job.is_in(waiter.wait));
+            let Some(job) = job.filter(|job| job.missing > 0) else { return false };
             job.missing = job.missing.saturating_sub(u64::from(bytes));
-            if was_missing && job.missing == 0 {
-                self.fetches_ready.push_back(id);
+            if job.missing == 0 {
+                ready.push_back(waiter.fetch);
+            }
+            job.missing > 0
+        });
+    }
+
+    /// The partition is gone: who waits for its records is told so.
+    pub(super) fn hurry_waiters(&mut self, waiters: Vec<Waiter>) {
+        for waiter in waiters {
+            if self.fetches.get(waiter.fetch).is_some_and(|job| job.is_in(waiter.wait)) {
+                self.hurry_fetch(waiter.fetch);
             }
         }
     }
@@ -410,6 +460,10 @@ impl Shard {
             return;
         };
         job.waiting = Waiting::No;
+        // From now on the pool counts what was read.
+        let read_bytes = std::mem::take(&mut job.read_bytes);
+        job.held_bytes -= read_bytes;
+        self.held_bytes -= read_bytes;
         let before = job.pieces.len();
         job.pieces.extend(pieces);
         let partition = job.fetch.partitions[job.next].partition;
@@ -460,6 +514,8 @@ impl Shard {
                     payload.extend_from_slice(cx.memory.piece(piece));
                     cx.memory.release(piece.slot);
                 }
+                // Until the other shard has it.
+                self.held_bytes += payload.len();
                 let answer = Answer::Fetched { partitions: job.found, payload };
                 self.answer(cx, job.origin, answer);
             }

@@ -70,7 +70,7 @@ impl Shard {
     }
 
     fn start_gather(&mut self, conn: Conn, correlation: u64, parts: usize, what: What) -> JobId {
-        self.gathers.insert(Gather {
+        let id = self.gathers.insert(Gather {
             conn,
             correlation,
             open: parts as u32,
@@ -78,7 +78,29 @@ impl Shard {
             remote: Vec::new(),
             is_hurried: false,
             what,
-        })
+        });
+        if let Some(session) = self.sessions.answerable(conn) {
+            session.gathers.push(id);
+        }
+        id
+    }
+
+    /// Its connection is gone: what was found is given back, the parts that wait need not.
+    pub(super) fn abandon_gather<M: Memory>(&mut self, cx: &mut Cx<'_, M>, id: JobId) {
+        let Some(gather) = self.gathers.remove(id) else { return };
+        let What::Fetch { pieces, .. } = gather.what else { return };
+        for piece in pieces {
+            cx.memory.release(piece.slot);
+        }
+        if let Some(local) = gather.local {
+            self.abandon_fetch(cx, local);
+        }
+        if !gather.is_hurried {
+            for (to, token) in gather.remote {
+                let message = Box::new(ShardMessage::FetchHurry { token });
+                cx.effects.push(Effect::Tell { to, message });
+            }
+        }
     }
 
     pub(super) fn gather_fetch<M: Memory>(
@@ -347,6 +369,9 @@ impl Shard {
         let gather = self.gathers.remove(id).expect("looked up above");
         let Gather { conn, correlation, what, .. } = gather;
         self.end_request(conn);
+        if let Some(session) = self.sessions.answerable(conn) {
+            session.gathers.retain(|&known| known != id);
+        }
         match what {
             What::Fetch { found, mut pieces, .. } => {
                 let reply = FetchReply { partitions: found };

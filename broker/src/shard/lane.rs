@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use corelog_protocol::ErrorCode;
 use corelog_protocol::ids::{Epoch, LaneId, Lsn, Offset, PartitionId, ShardId};
 use corelog_protocol::produce::Produce;
 
@@ -80,6 +81,8 @@ pub struct Lane {
     pub id: LaneId,
     pub log: Log,
     pub state: LaneState,
+    /// The log knows what it holds: it may be read, even if it failed later.
+    pub is_recovered: bool,
     /// In LSN order.
     pub pending: VecDeque<Pending>,
     /// When the turn came that ended the gathering of everything below an LSN, oldest first.
@@ -102,6 +105,7 @@ impl Lane {
             id,
             log,
             state: LaneState::Recovering,
+            is_recovered: false,
             pending: VecDeque::new(),
             turns: VecDeque::new(),
             is_busy: false,
@@ -110,6 +114,16 @@ impl Lane {
             reads: BTreeMap::new(),
             reads_put_off: VecDeque::new(),
             deadline_min: Monotonic(u64::MAX),
+        }
+    }
+
+    /// Why nothing can be said of its partitions, if so. A log that failed before it had read
+    /// everything knows partitions, and not what is in them.
+    pub fn unreadable(&self) -> Option<ErrorCode> {
+        match self.state {
+            _ if self.is_recovered => None,
+            LaneState::Recovering => Some(ErrorCode::Recovering),
+            _ => Some(ErrorCode::StorageUnavailable),
         }
     }
 

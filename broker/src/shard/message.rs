@@ -42,6 +42,11 @@ pub enum ShardMessage {
     FetchHurry {
         token: Token,
     },
+    /// The payload of a fetch that was answered for the other one is in its hands: who sent it no
+    /// longer counts it.
+    PayloadTaken {
+        bytes: usize,
+    },
     Offsets {
         token: Token,
         queries: Vec<OffsetsQuery>,

@@ -44,6 +44,8 @@ pub(super) struct MetadataKeeper {
     applied: Vec<u64>,
     /// The log has begun a new segment: an image shall let go of the old ones.
     wants_checkpoint: bool,
+    /// There was no room for it: changes go first, and it is tried again when there is.
+    is_checkpoint_put_off: bool,
     checkpoint: Option<Lsn>,
 }
 
@@ -57,6 +59,7 @@ impl MetadataKeeper {
             settling: VecDeque::new(),
             applied: vec![0; usize::from(shards)],
             wants_checkpoint: false,
+            is_checkpoint_put_off: false,
             checkpoint: None,
         }
     }
@@ -83,6 +86,16 @@ impl MetadataKeeper {
 
     pub fn on_rolled(&mut self) {
         self.wants_checkpoint = true;
+        self.is_checkpoint_put_off = false;
+    }
+
+    /// The log has room again.
+    pub fn on_room(&mut self) {
+        self.is_checkpoint_put_off = false;
+    }
+
+    fn is_checkpoint_due(&self) -> bool {
+        self.wants_checkpoint && !self.is_checkpoint_put_off
     }
 }
 
@@ -161,7 +174,7 @@ impl Shard {
     pub(super) fn pump_keeper<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
         let Some(keeper) = &self.keeper else { return };
         let lane = &self.lanes[LANE];
-        let is_idle = keeper.queue.is_empty() && !keeper.wants_checkpoint;
+        let is_idle = keeper.queue.is_empty() && !keeper.is_checkpoint_due();
         let is_first = keeper.state.lanes().is_empty() && keeper.proposed.is_empty();
         if lane.state != LaneState::Serving || lane.is_busy || keeper.is_failed {
             return;
@@ -177,17 +190,21 @@ impl Shard {
             return;
         }
         while let Some(keeper) = &mut self.keeper {
-            if keeper.wants_checkpoint {
+            if keeper.is_checkpoint_due() {
                 // An image is what the committed commands came to, so none may be in between.
                 if !keeper.proposed.is_empty() || self.stopping.is_some() {
                     break;
                 }
-                keeper.wants_checkpoint = false;
                 let image = keeper.state.image();
-                if let Ok(lsn) = self.append_metadata(cx, EntryKind::Checkpoint, &image)
-                    && let Some(keeper) = &mut self.keeper
-                {
-                    keeper.checkpoint = Some(lsn);
+                let appended = self.append_metadata(cx, EntryKind::Checkpoint, &image);
+                let Some(keeper) = &mut self.keeper else { break };
+                match appended {
+                    Ok(lsn) => {
+                        keeper.wants_checkpoint = false;
+                        keeper.checkpoint = Some(lsn);
+                    }
+                    Err(AppendError::Busy) => break,
+                    Err(_) => keeper.is_checkpoint_put_off = true,
                 }
                 continue;
             }
@@ -228,6 +245,7 @@ impl Shard {
     /// Entries of lane 0 through this LSN are committed.
     pub(super) fn on_metadata_durable<M: Memory>(&mut self, cx: &mut Cx<'_, M>, through: Lsn) {
         let Some(keeper) = &mut self.keeper else { return };
+        keeper.on_room();
         let mut is_changed = false;
         while keeper.proposed.front().is_some_and(|(lsn, ..)| *lsn <= through) {
             let Some((_, origin, command)) = keeper.proposed.pop_front() else { break };

@@ -8,7 +8,7 @@ use corelog_protocol::message::{OffsetsAnswer, OffsetsQuery, OffsetsReply};
 use super::event::Conn;
 use super::gather::refused_offsets;
 use super::jobs::JobId;
-use super::lane::{LaneState, Origin, Reader};
+use super::lane::{Origin, Reader};
 use super::message::Answer;
 use super::replies::{OVERLOADED, STOPPING};
 use super::{Cx, Shard};
@@ -81,14 +81,12 @@ impl Shard {
                 continue;
             };
             let target = &mut self.lanes[lane];
-            let bounds = target.log.partition(query.partition);
-            let Some(bounds) = bounds.filter(|_| target.state != LaneState::Recovering) else {
-                let code = match target.state {
-                    LaneState::Recovering => ErrorCode::Recovering,
-                    _ if !target.log.is_recovered() => ErrorCode::StorageUnavailable,
-                    _ => ErrorCode::UnknownPartition,
-                };
+            if let Some(code) = target.unreadable() {
                 self.add_answer(id, refused_offsets(query, code));
+                continue;
+            }
+            let Some(bounds) = target.log.partition(query.partition) else {
+                self.add_answer(id, refused_offsets(query, ErrorCode::UnknownPartition));
                 continue;
             };
             let mut answer = OffsetsAnswer {

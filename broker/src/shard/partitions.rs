@@ -8,13 +8,37 @@ use crate::shard::jobs::JobId;
 const PAGE: usize = 256;
 const NONE: u32 = u32::MAX;
 
+/// Below this, waiters that wait no longer are not looked for.
+const WAITERS_MIN: usize = 16;
+
+/// A fetch that waits for records, and which of its waits this is: an earlier one means nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Waiter {
+    pub fetch: JobId,
+    pub wait: u32,
+}
+
 /// A partition led here.
 #[derive(Debug)]
 pub struct Partition {
     /// Its lane, by index on this shard.
     pub lane: u16,
-    /// Fetches that wait for records of it.
-    pub waiters: Vec<JobId>,
+    /// Fetches that wait for records of it, and some that do no longer: nobody looks for himself in
+    /// all lists to leave them.
+    pub waiters: Vec<Waiter>,
+    /// So long, the list is searched for those.
+    compact_at: usize,
+}
+
+impl Partition {
+    /// Adds a waiter. Those that wait no longer go when they may be as many as the others.
+    pub fn push_waiter(&mut self, waiter: Waiter, waits: impl Fn(Waiter) -> bool) {
+        if self.waiters.len() >= self.compact_at {
+            self.waiters.retain(|&known| waits(known));
+            self.compact_at = WAITERS_MIN.max(2 * self.waiters.len());
+        }
+        self.waiters.push(waiter);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -50,7 +74,7 @@ impl Partitions {
 
     pub fn insert(&mut self, id: PartitionId, lane: u16) {
         assert!(self.slot(id).is_none(), "{id:?} is served already");
-        let partition = Partition { lane, waiters: Vec::new() };
+        let partition = Partition { lane, waiters: Vec::new(), compact_at: WAITERS_MIN };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot as usize] = Some(partition);

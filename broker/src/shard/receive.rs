@@ -9,7 +9,7 @@ use super::message::Refusal;
 use super::{Cx, Shard};
 use crate::limits::{
     FRAME_BYTES_PRE_HELLO, FRAMES_MALFORMED_MAX, FRAMES_UNSUPPORTED_MAX, RECEIVE_BYTES,
-    SEND_BYTES_MAX, SESSION_QUANTUM_BYTES,
+    SEND_BYTES_MAX, SEND_BYTES_SHORT, SESSION_QUANTUM_BYTES,
 };
 use crate::memory::{Memory, Piece};
 use crate::session::{Phase, Reading, Session, Wait};
@@ -54,7 +54,7 @@ impl Shard {
         self.counters.connections_closed += 1;
         session.incoming.release(cx.memory);
         session.outgoing.release(cx.memory);
-        self.abandon_requests(cx, session.fetches);
+        self.abandon_requests(cx, session.fetches, session.gathers);
     }
 
     pub(super) fn on_sent<M: Memory>(&mut self, _cx: &mut Cx<'_, M>, conn: Conn) {
@@ -132,6 +132,7 @@ impl Shard {
         let len = piece.len as usize;
         let mut used = 0;
         loop {
+            let is_roomy = self.can_hold(cx.memory, 0);
             let Some(session) = self.sessions.answerable(conn) else { return (used, Stop::Closed) };
             if session.incoming.skip > 0 {
                 let skipped = session.incoming.skip.min((len - used) as u64);
@@ -144,7 +145,9 @@ impl Shard {
             if session.credit <= 0 {
                 return (used, Stop::Waiting(Wait::Turn));
             }
-            if session.outgoing.pending_bytes() > SEND_BYTES_MAX {
+            // When memory is short, who does not read what it was sent is not sent more.
+            let pending_max = if is_roomy { SEND_BYTES_MAX } else { SEND_BYTES_SHORT };
+            if session.outgoing.pending_bytes() > pending_max {
                 return (used, Stop::Waiting(Wait::Sends));
             }
             let cap = match session.phase {
@@ -341,7 +344,13 @@ impl Shard {
                     continue;
                 }
                 let Some(conn) = self.lanes[lane].waiting.pop_front() else { break };
-                left -= self.resume(cx, conn, Wait::Lane(lane as u16));
+                let (touched, has_moved) = self.resume(cx, conn, Wait::Lane(lane as u16));
+                left -= touched;
+                // There was not room for it after all: it stays the first.
+                let waiting = &mut self.lanes[lane].waiting;
+                if !has_moved && waiting.back() == Some(&conn) {
+                    waiting.rotate_right(1);
+                }
             }
         }
         for _ in 0..self.sessions_ready.len() {
@@ -349,28 +358,34 @@ impl Shard {
                 break;
             }
             let Some(conn) = self.sessions_ready.pop_front() else { break };
-            left -= self.resume(cx, conn, Wait::Turn);
+            left -= self.resume(cx, conn, Wait::Turn).0;
         }
     }
 
-    /// Lets a session go on for its share, if it still waits for this. Returns the bytes touched.
-    pub(super) fn resume<M: Memory>(&mut self, cx: &mut Cx<'_, M>, conn: Conn, wait: Wait) -> i64 {
-        let Some(session) = self.sessions.answerable(conn) else { return 0 };
+    /// Lets a session go on for its share, if it still waits for this. Returns the bytes touched,
+    /// and whether a frame was used up.
+    pub(super) fn resume<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        conn: Conn,
+        wait: Wait,
+    ) -> (i64, bool) {
+        let Some(session) = self.sessions.answerable(conn) else { return (0, false) };
         if session.wait != wait {
-            return 0;
+            return (0, false);
         }
         // A frame larger than the share is paid back in later rounds: deficit round robin.
         session.credit = session.credit.min(0) + SESSION_QUANTUM_BYTES as i64;
         if session.credit <= 0 {
             self.sessions_ready.push_back(conn);
             session.wait = Wait::Turn;
-            return 1;
+            return (1, false);
         }
         session.wait = Wait::No;
         let before = session.incoming.held_bytes();
         self.work_on_held(cx, conn);
         let after = self.sessions.get(conn).map_or(0, |session| session.incoming.held_bytes());
         // At least 1, so that a long list of sessions without progress ends the step, too.
-        (before.saturating_sub(after) as i64).max(1)
+        (before.saturating_sub(after).max(1) as i64, after < before)
     }
 }

@@ -8,6 +8,7 @@ use corelog_protocol::message::{
 use corelog_protocol::produce::Produce;
 
 use super::event::Conn;
+use super::fetch::has_duplicates;
 use super::lane::Origin;
 use super::message::Refusal;
 use super::receive::Flow;
@@ -71,6 +72,9 @@ impl Shard {
             _ if !may_wait => self.refuse_overloaded(cx, conn, header),
             FrameKind::Fetch => {
                 let fetch = read!(self, cx, conn, header, Fetch, control);
+                if has_duplicates(&fetch) {
+                    return self.on_malformed(cx, conn, header, "a partition named twice");
+                }
                 self.on_fetch_request(cx, conn, header, fetch);
             }
             FrameKind::Offsets => {

@@ -131,6 +131,7 @@ impl Shard {
                     self.hurry_fetch(id);
                 }
             }
+            ShardMessage::PayloadTaken { bytes } => self.held_bytes -= bytes,
             ShardMessage::Offsets { token, queries } => {
                 self.counters.requests_adopted += 1;
                 self.start_offsets(cx, origin(token), queries);
@@ -143,7 +144,15 @@ impl Shard {
                 let values = self.counter_values(cx);
                 self.answer(cx, origin(token), Answer::Counters(values));
             }
-            ShardMessage::Answer { token, answer } => self.on_answer(cx, token, answer),
+            ShardMessage::Answer { token, answer } => {
+                if let Answer::Fetched { payload, .. } = &answer
+                    && !payload.is_empty()
+                {
+                    let message = Box::new(ShardMessage::PayloadTaken { bytes: payload.len() });
+                    cx.effects.push(Effect::Tell { to: from, message });
+                }
+                self.on_answer(cx, token, answer);
+            }
             ShardMessage::DirectoryFailed { directory } => self.fail_directory(directory),
         }
     }

@@ -7,6 +7,7 @@ use corelog_protocol::ids::{LaneId, ShardId};
 
 use super::effect::Effect;
 use super::event::Conn;
+use super::jobs::JobId;
 use super::lane::{LaneState, Reader};
 use super::message::ShardMessage;
 use super::{Cx, Shard};
@@ -58,7 +59,12 @@ impl Shard {
                     self.on_durable(cx, lane, through, write_done_at, flush_done_at);
                 }
             }
-            LogEvent::Room => self.lanes[lane].is_busy = false,
+            LogEvent::Room => {
+                self.lanes[lane].is_busy = false;
+                if let Some(keeper) = self.keeper.as_mut().filter(|_| is_metadata) {
+                    keeper.on_room();
+                }
+            }
             LogEvent::ReadDone { read, answer, pieces } => {
                 match self.lanes[lane].reads.remove(&read) {
                     Some(Reader::Fetch(id)) => self.on_fetch_read(cx, id, answer, pieces),
@@ -77,7 +83,10 @@ impl Shard {
             LogEvent::ReadRoom => self.retry_reads(cx, lane),
             LogEvent::Replayed(entry) => self.on_replayed(cx, lane, &entry),
             LogEvent::Recovered(report) => {
-                self.lanes[lane].state = LaneState::Serving;
+                self.lanes[lane].is_recovered = true;
+                if self.lanes[lane].state == LaneState::Recovering {
+                    self.lanes[lane].state = LaneState::Serving;
+                }
                 if is_metadata {
                     self.on_metadata_recovered(cx, report.entries_corrupt > 0);
                 } else {
@@ -147,10 +156,14 @@ impl Shard {
     pub(super) fn abandon_requests<M: Memory>(
         &mut self,
         cx: &mut Cx<'_, M>,
-        fetches: Vec<super::jobs::JobId>,
+        fetches: Vec<JobId>,
+        gathers: Vec<JobId>,
     ) {
         for id in fetches {
             self.abandon_fetch(cx, id);
+        }
+        for id in gathers {
+            self.abandon_gather(cx, id);
         }
     }
 

@@ -16,6 +16,7 @@ use super::effect::Effect;
 use super::event::Conn;
 use super::lane::Origin;
 use super::message::{Answer, Change, Refusal, ShardMessage};
+use super::replies::OVERLOADED;
 use super::route::{Forward, ForwardKind, METADATA_LOST};
 use super::{Cx, Shard};
 use crate::log::Retention;
@@ -23,6 +24,10 @@ use crate::memory::Memory;
 use crate::metadata::topic::is_valid_name;
 use crate::metadata::view::{View, lane_shard};
 use crate::metadata::{Link, Topic, TopicSettings};
+
+/// What a topic takes in a reply at most, without its partitions, and a partition, bytes.
+const TOPIC_BYTES: usize = 320;
+const PLACE_BYTES: usize = 64;
 
 impl Shard {
     pub(super) fn on_topic_create<M: Memory>(
@@ -96,8 +101,7 @@ impl Shard {
         let message = |token| ShardMessage::Change { token, change };
         if self.forward(cx, forward, message).is_none() {
             self.end_request(conn);
-            let code = super::replies::OVERLOADED;
-            self.refuse_conn(cx, conn, correlation, kind_number, code);
+            self.refuse_conn(cx, conn, correlation, kind_number, OVERLOADED);
         }
     }
 
@@ -158,9 +162,14 @@ impl Shard {
             0 => TOPIC_LIST_MAX,
             count => count.min(TOPIC_LIST_MAX),
         };
-        let mut after = self.view.state().topics_after(&list.after);
         // Names are up to 249 bytes: what fits the frame cap is counted as if all were.
-        let fits = (self.config.frame_bytes_max / 320).max(1);
+        let fits = (self.config.frame_bytes_max / TOPIC_BYTES).max(1);
+        let count = self.view.state().topics().len().min(most).min(fits);
+        if !self.can_hold(cx.memory, count * TOPIC_BYTES) {
+            let kind = FrameKind::TopicList.to_wire();
+            return self.refuse_conn(cx, conn, correlation, kind, OVERLOADED);
+        }
+        let mut after = self.view.state().topics_after(&list.after);
         let summary = |topic: &Arc<Topic>| TopicSummary {
             id: topic.id,
             name: topic.name.to_string(),
@@ -182,8 +191,12 @@ impl Shard {
     ) {
         let refusal = match self.view.topic(&describe.name) {
             Some(topic) => {
-                let reply = TopicDescribeReply { topic: self.topic_info(topic) };
-                return self.send_message(cx, conn, correlation, &reply);
+                let bytes = TOPIC_BYTES + topic.settings.partitions as usize * PLACE_BYTES;
+                if self.can_hold(cx.memory, bytes) {
+                    let reply = TopicDescribeReply { topic: self.topic_info(topic) };
+                    return self.send_message(cx, conn, correlation, &reply);
+                }
+                OVERLOADED
             }
             None if self.view.is_lost() => METADATA_LOST,
             None if self.view.version() == 0 => super::replies::RECOVERING,
@@ -267,9 +280,7 @@ impl Shard {
             let Some(closed) = self.partitions.remove(partition) else { continue };
             self.lanes[usize::from(closed.lane)].log.delete_partition(partition);
             // Whoever waits for its records is told that there is no such partition.
-            for id in closed.waiters {
-                self.hurry_fetch(id);
-            }
+            self.hurry_waiters(closed.waiters);
         }
     }
 }

@@ -4,5 +4,6 @@ mod conversation;
 mod data;
 mod forwarding;
 mod lifecycle;
+mod polling;
 mod pressure;
 mod world;
