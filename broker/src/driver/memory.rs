@@ -12,7 +12,7 @@ use crate::limits::SLOT_BYTES_MIN;
 use crate::memory::{Memory, Slot, slot_bytes};
 
 /// Idle bytes that one class keeps. Beyond that a freed buffer goes back where it came from.
-const IDLE_BYTES_MAX: usize = 16 << 20;
+const IDLE_BYTES_MAX: usize = 32 << 20;
 
 /// A DMA buffer of which a prefix can be written.
 ///

@@ -239,6 +239,13 @@ impl Log {
         may_try && self.has_pipeline_room()
     }
 
+    /// How much must gather before another commit joins those in flight. The more of them, the
+    /// larger the next: each write and flush costs an exit to the hypervisor or a trip to the device,
+    /// and large batches would otherwise be committed one by one.
+    pub(super) fn gather_bytes_now(&self) -> usize {
+        self.config.gather_bytes * self.pipeline.len()
+    }
+
     pub(super) fn has_pipeline_room(&self) -> bool {
         self.pipeline.len() < self.config.commits_in_flight_max
     }

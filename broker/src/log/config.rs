@@ -37,7 +37,7 @@ pub struct LogConfig {
     pub records_per_entry_max: u32,
     /// Commits written or being written and not yet durable: 1 to `COMMITS_IN_FLIGHT_MAX`.
     pub commits_in_flight_max: usize,
-    /// With a commit in flight, another starts only when this much is gathered.
+    /// With n commits in flight, another starts only when n times this much is gathered.
     pub gather_bytes: usize,
     /// After this long without an append, a padding commit says that the last one is durable.
     pub idle_padding_after: Nanos,
@@ -73,7 +73,7 @@ impl LogConfig {
             body_bytes_max: 1 << 20,
             records_per_entry_max: 1 << 20,
             commits_in_flight_max: COMMITS_IN_FLIGHT_MAX,
-            gather_bytes: 64 << 10,
+            gather_bytes: 128 << 10,
             idle_padding_after: Nanos::from_millis(50),
             tail_cache_bytes: 16 << 20,
             read_bytes_max: 16 << 20,

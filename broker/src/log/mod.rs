@@ -277,7 +277,7 @@ impl Log {
         self.failure.is_none()
             && gathered.is_some_and(|building| {
                 self.pipeline.is_empty()
-                    || (building.len >= self.config.gather_bytes && self.has_pipeline_room())
+                    || (building.len >= self.gather_bytes_now() && self.has_pipeline_room())
             })
     }
 
