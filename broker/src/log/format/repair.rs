@@ -35,7 +35,7 @@ pub fn commit_header(bytes: &[u8], nonce: u64, position: u64) -> Option<CommitHe
     if wrong > 1 {
         return None;
     }
-    one_bit_away(&mut bytes, |bytes| CommitHeader::decode(bytes))
+    one_bit_away(&mut bytes, CommitHeader::decode)
         .filter(|header| header.nonce == nonce && header.position == position)
 }
 

@@ -117,7 +117,7 @@ fn lane_that_falls_idle_writes_one_padding_commit_and_then_rests() {
     let last = (2..16)
         .rev()
         .map(|block| &commit[block * 4096..])
-        .find_map(|bytes| crate::log::format::commit_header::CommitHeader::decode(bytes));
+        .find_map(crate::log::format::commit_header::CommitHeader::decode);
     assert_eq!(last.unwrap().durable_end, Lsn(last.unwrap().first_lsn.0));
 }
 

@@ -60,6 +60,12 @@ pub fn config() -> LogConfig {
     config
 }
 
+/// Base offset and body of a batch.
+type StoredBatch = (u64, Vec<u8>);
+
+/// First offset and the one after the last.
+type LostRange = (u64, u64);
+
 impl Disk {
     pub fn new() -> Self {
         Self { free_bytes: 1 << 30, ..Self::default() }
@@ -376,7 +382,7 @@ impl Rig {
         &mut self,
         partition: PartitionId,
         from: u64,
-    ) -> (Vec<(u64, Vec<u8>)>, Vec<(u64, u64)>) {
+    ) -> (Vec<StoredBatch>, Vec<LostRange>) {
         let (mut found, mut lost, mut at) = (Vec::new(), Vec::new(), from);
         loop {
             match self.read(partition, at, 10_000) {
