@@ -11,6 +11,7 @@ use corelog::engine::LinkId;
 use corelog_protocol::frame::FrameKind;
 use corelog_protocol::preamble::{PREAMBLE_BYTES, Preamble};
 
+use super::bytes::Bytes;
 use super::{Action, World};
 use crate::limits::RECEIVE_BYTES;
 use crate::memory::{Memory, Piece};
@@ -59,9 +60,9 @@ pub struct Link {
     pub corrupt_next: bool,
     pub reads_nothing: bool,
     preamble: Vec<u8>,
-    up_out: VecDeque<u8>,
-    up_wire: VecDeque<u8>,
-    down_wire: VecDeque<u8>,
+    up_out: Bytes,
+    up_wire: Bytes,
+    down_wire: Bytes,
     sends: VecDeque<Send>,
     reading: Reading,
     pumping_up: bool,
@@ -85,9 +86,9 @@ impl Link {
             corrupt_next: false,
             reads_nothing: false,
             preamble: Vec::new(),
-            up_out: VecDeque::new(),
-            up_wire: VecDeque::new(),
-            down_wire: VecDeque::new(),
+            up_out: Bytes::default(),
+            up_wire: Bytes::default(),
+            down_wire: Bytes::default(),
             sends: VecDeque::new(),
             reading: Reading::Off,
             pumping_up: false,
@@ -140,7 +141,7 @@ impl World {
 
     pub(super) fn client_sends(&mut self, link: usize, pieces: [&[u8]; 2]) {
         for piece in pieces {
-            self.links[link].up_out.extend(piece);
+            self.links[link].up_out.push(piece);
         }
         self.plan_pump_up(link);
     }
@@ -216,8 +217,8 @@ impl World {
         if have > 0 {
             let take = self.draw_chunk(have, self.links[link].up_out.len());
             let stream = &mut self.links[link];
-            let moved: Vec<u8> = stream.up_out.drain(..take).collect();
-            stream.up_wire.extend(moved);
+            let moved = stream.up_out.take(take);
+            stream.up_wire.push(&moved);
             self.client_sent(link, take as u64);
         }
         self.pump_into_shard(link);
@@ -248,7 +249,7 @@ impl World {
         let behind = stream.up_out.len();
         let take = self.draw_chunk(have, behind);
         let stream = &mut self.links[link];
-        let mut bytes: Vec<u8> = stream.up_wire.drain(..take).collect();
+        let mut bytes = stream.up_wire.take(take);
         if target.is_some() {
             stream.reading = Reading::Off;
         }
@@ -291,7 +292,8 @@ impl World {
         }
         let missing = PREAMBLE_BYTES - stream.preamble.len();
         let take = missing.min(stream.up_wire.len());
-        stream.preamble.extend(stream.up_wire.drain(..take));
+        let bytes = stream.up_wire.take(take);
+        stream.preamble.extend(bytes);
         if stream.preamble.len() < PREAMBLE_BYTES {
             return;
         }
@@ -366,7 +368,7 @@ impl World {
             let behind = stream.down_wire.len()
                 + stream.sends.iter().map(|send| send.bytes.len() - send.taken).sum::<usize>();
             let take = self.draw_chunk(stream.down_wire.len(), behind);
-            let bytes: Vec<u8> = self.links[link].down_wire.drain(..take).collect();
+            let bytes = self.links[link].down_wire.take(take);
             self.client_received(link, &bytes);
         }
         let stream = &self.links[link];
@@ -395,7 +397,7 @@ impl World {
         let take = self.draw_chunk(have, behind);
         let stream = &mut self.links[link];
         let Some(send) = stream.sends.front_mut() else { return };
-        stream.down_wire.extend(&send.bytes[send.taken..send.taken + take]);
+        stream.down_wire.push(&send.bytes[send.taken..send.taken + take]);
         send.taken += take;
         if send.taken < send.bytes.len() {
             return;
