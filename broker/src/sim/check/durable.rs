@@ -32,7 +32,8 @@ struct Lane {
 
 #[derive(Debug, Default)]
 pub struct DurableIndex {
-    batches: BTreeMap<Placed, Lsn>,
+    /// With the lane and the LSN of each.
+    batches: BTreeMap<Placed, (u32, Lsn)>,
     lanes: BTreeMap<u32, Lane>,
     pub entries: u64,
 }
@@ -92,9 +93,8 @@ impl DurableIndex {
     /// Whether everything up to this batch in its lane is on the medium too, so that recovery
     /// cannot find a hole before it.
     pub fn is_reachable(&self, placed: &Placed) -> bool {
-        let Some(lsn) = self.batches.get(placed) else { return false };
-        // Dense per lane, and a partition has one lane: any lane that is past it will do.
-        self.lanes.values().any(|lane| lsn.0 < lane.dense_end)
+        let Some((lane, lsn)) = self.batches.get(placed) else { return false };
+        self.lanes.get(lane).is_some_and(|lane| lsn.0 < lane.dense_end)
     }
 
     fn insert(&mut self, header: &EntryHeader) {
@@ -106,7 +106,7 @@ impl DurableIndex {
                 record_count: header.record_count,
                 body_crc: header.body_crc,
             };
-            self.batches.insert(placed, header.lsn);
+            self.batches.insert(placed, (header.lane.0, header.lsn));
         }
     }
 }

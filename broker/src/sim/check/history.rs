@@ -293,10 +293,14 @@ impl History {
         self.check_retention(place, read, wall_ms)
     }
 
-    /// I4: dense, and in the order in which each producer sent.
+    /// I4: dense, and in the order in which each producer sent. What was never acknowledged may
+    /// have waited in a lost connection while a later record took another.
     fn check_order(&mut self, place: PartitionRef, read: &ReadBack) -> Checked {
         let mut last: BTreeMap<u32, u32> = BTreeMap::new();
         for (offset, id) in &read.records {
+            if !matches!(self.sent_of(*id).fate, Fate::Acked(..)) {
+                continue;
+            }
             self.ordered += 1;
             if let Some(before) = last.insert(id.producer, id.sequence)
                 && before >= id.sequence

@@ -303,7 +303,9 @@ impl World {
             Role::Admin { created: 0, request: None },
         );
         let Role::Verifier { reads, .. } = role else { return };
-        let (wall_ms, damaged) = (self.wall_ms(), self.faults.has_damaged);
+        // Retention may have acted on the latest time that was ever shown.
+        let wall_ms = self.wall_ms().max(self.wall_max_ms);
+        let damaged = self.faults.has_damaged;
         for (place, read) in reads.values() {
             if read.log_start > 0 {
                 self.tally.one("partitions trimmed by retention");

@@ -74,7 +74,10 @@ impl World {
             FaultKind::CorruptUp => {
                 self.some_links(|world, link| world.links[link].corrupt_next = true)
             }
-            FaultKind::WallJump { millis } => self.wall_offset_ms += millis,
+            FaultKind::WallJump { millis } => {
+                self.wall_max_ms = self.wall_max_ms.max(self.wall_ms());
+                self.wall_offset_ms += millis;
+            }
         }
     }
 
@@ -246,6 +249,10 @@ impl World {
         let (has_damaged, shards_next) = (self.faults.has_damaged, self.faults.shards_next);
         let kill_planned = self.faults.kill_planned;
         self.free_disk();
+        // A flood is read back in finite time.
+        self.plan.net_latency = self.plan.net_latency.min(100_000);
+        self.plan.disk_latency = self.plan.disk_latency.min(300_000);
+        self.plan.chunk_bytes = self.plan.chunk_bytes.max(4096);
         self.faults =
             Faults { has_damaged, shards_next, kill_planned, quiet: true, ..Faults::default() };
         for link in 0..self.links.len() {

@@ -98,6 +98,8 @@ pub struct World {
     plan: Plan,
     now: u64,
     wall_offset_ms: i64,
+    /// The latest that the wall clock has shown.
+    wall_max_ms: i64,
     queue: Queue<Action>,
     random: Random,
     pub trace: Trace,
@@ -135,6 +137,7 @@ impl World {
         let mut world = Self {
             now: 1_000_000,
             wall_offset_ms: WALL_START_MS,
+            wall_max_ms: WALL_START_MS,
             queue: Queue::default(),
             random: Random::new(plan.seed),
             trace: Trace::new(keep_lines),
