@@ -139,7 +139,7 @@ fn play(folder: &Path, schedule: Schedule, bar: &ProgressBar) -> io::Result<Stor
     let (broker, restart) = act.play(broker, &config)?;
 
     bar.set_message("reading everything once more");
-    traffic.ledger().read_again();
+    traffic.with_ledger(|ledger| ledger.read_again());
     let mut reader = link.reader(&traffic.topics, |_, _| 0)?;
     traffic::read_to_end(&traffic, &link, &mut reader, PATIENCE)?;
     let forwarded = broker.counters().total("requests_forwarded");
@@ -224,7 +224,7 @@ impl Act<'_> {
         while start.elapsed() < self.schedule.load {
             std::thread::sleep(Duration::from_millis(100));
             self.bar.set_position(before + start.elapsed().as_millis() as u64);
-            let seen = self.traffic.ledger().seen();
+            let seen = self.traffic.with_ledger(|ledger| ledger.seen());
             self.bar.set_message(format!("{text}: {} records checked", thousands(seen as f64)));
         }
     }

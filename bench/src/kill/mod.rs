@@ -77,8 +77,7 @@ pub fn run(settings: &Settings) -> io::Result<bool> {
         let moment = Duration::from_millis(moment);
         let busy = live(settings, &traffic, link, &mut process, moment)?;
         killed_busy += u32::from(busy > 0);
-        let seen = traffic.ledger().seen();
-        let found = traffic.ledger().anomalies_found();
+        let (seen, found) = traffic.with_ledger(|ledger| (ledger.seen(), ledger.anomalies_found()));
         println!(
             "cycle {:>3}: {shards} shard(s), up in {:>3} ms, killed after {:>3} ms with {busy:>4} \
              requests open; {} records read so far, {found} anomalies",
@@ -131,7 +130,7 @@ fn live(
 
 fn reader_where_it_stood(traffic: &Traffic, link: &Link) -> io::Result<Reader> {
     link.reader(&traffic.topics, |topic, partition| {
-        traffic.ledger().next_offset((topic, partition))
+        traffic.with_ledger(|ledger| ledger.next_offset((topic, partition)))
     })
 }
 
@@ -142,7 +141,7 @@ fn last_reading(traffic: Arc<Traffic>, process: &mut Process) -> io::Result<Verd
     let mut reader = reader_where_it_stood(&traffic, &link)?;
     traffic::read_to_end(&traffic, &link, &mut reader, PATIENCE)?;
     drop(reader);
-    traffic.ledger().read_again();
+    traffic.with_ledger(|ledger| ledger.read_again());
     let mut reader = reader_where_it_stood(&traffic, &link)?;
     traffic::read_to_end(&traffic, &link, &mut reader, PATIENCE * 3)?;
     drop(reader);

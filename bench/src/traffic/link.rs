@@ -6,10 +6,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use corelog::{CallbackProducer, Client, Consumer, Error, Offset, Position, Record, Report};
+use corelog::{
+    CallbackProducer, Client, Consumer, Error, FetchedBatch, Offset, Position, Record, Report,
+};
 use corelog_protocol::Durability;
 
 use super::{Failure, Placed, Topic, Traffic};
+use crate::verify::Partition;
 use crate::verify::content::Identity;
 
 /// A client whose deliveries go into the traffic's books.
@@ -92,23 +95,31 @@ impl Link {
     pub fn close(self) {}
 }
 
+/// Records of one partition that came together.
+pub struct Batch {
+    topic: u32,
+    fetched: FetchedBatch,
+}
+
 impl Reader {
-    /// Waits for records at most this long; gives those that came, as topic, partition, offset,
-    /// key and value.
-    pub fn poll(
-        &mut self,
-        timeout: Duration,
-        mut seen: impl FnMut(u32, u32, u64, Option<&[u8]>, Option<&[u8]>),
-    ) -> io::Result<()> {
-        let Some(batch) = self.consumer.poll(timeout).map_err(io::Error::other)? else {
-            return Ok(());
+    /// Waits for records at most this long.
+    pub fn poll(&mut self, timeout: Duration) -> io::Result<Option<Batch>> {
+        let Some(fetched) = self.consumer.poll(timeout).map_err(io::Error::other)? else {
+            return Ok(None);
         };
-        let topic = self.topics.get(&*batch.topic).copied();
+        let topic = self.topics.get(&*fetched.topic).copied();
         let topic = topic.ok_or_else(|| io::Error::other("a batch of a topic not asked for"))?;
-        for record in batch.records() {
-            seen(topic, batch.partition, record.offset.0, record.key, record.value);
+        Ok(Some(Batch { topic, fetched }))
+    }
+}
+
+impl Batch {
+    /// Partition, offset, key and value of each record.
+    pub fn each(&self, mut see: impl FnMut(Partition, u64, Option<&[u8]>, Option<&[u8]>)) {
+        let partition = (self.topic, self.fetched.partition);
+        for record in self.fetched.records() {
+            see(partition, record.offset.0, record.key, record.value);
         }
-        Ok(())
     }
 }
 

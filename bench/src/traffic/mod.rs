@@ -8,6 +8,7 @@ mod produce;
 mod read;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -34,6 +35,13 @@ pub struct Producer {
     pub topic: u32,
     pub keys: Option<u64>,
     pub durability: Durability,
+}
+
+/// What a producer or a callback has to say. They post it and go on: a lock that they shared with
+/// the consumer would put its waiting time into the latencies.
+enum Note {
+    Sent { producer: u32, due: Instant },
+    Settled { identity: Identity, at: Instant, is_outage: bool, result: Result<Placed, Failure> },
 }
 
 /// What became of the records of one producer.
@@ -65,8 +73,10 @@ pub struct Traffic {
     pub topics: Vec<Topic>,
     pub producers: Vec<Producer>,
     pub value_bytes: usize,
-    ledger: Mutex<Ledger>,
-    tallies: Vec<Mutex<Tally>>,
+    books: Mutex<Books>,
+    post: Sender<Note>,
+    /// Records sent so far, by producer.
+    sent: Vec<AtomicU64>,
     /// Sends whose outcome is not yet known.
     unsettled: AtomicU64,
     /// No broker runs: producers wait.
@@ -74,7 +84,14 @@ pub struct Traffic {
     stopped: AtomicBool,
     /// The broker was stopped: what is acknowledged now waited for its restart, which is told apart.
     outage: AtomicBool,
-    first_failure: Mutex<Option<String>>,
+}
+
+/// The ledger and the tallies, up to date as far as the post has been read.
+struct Books {
+    ledger: Ledger,
+    tallies: Vec<Tally>,
+    post: Receiver<Note>,
+    first_failure: Option<String>,
 }
 
 /// Where an acknowledged record lies.
@@ -109,35 +126,48 @@ impl Traffic {
                 Producer { id, topic, keys, durability }
             })
             .collect();
+        let (sender, receiver) = channel();
+        let tallies = producers.iter().map(|_| Tally::default()).collect();
+        let books = Books { ledger, tallies, post: receiver, first_failure: None };
         Self {
             topics,
-            tallies: producers.iter().map(|_| Mutex::default()).collect(),
+            sent: producers.iter().map(|_| AtomicU64::new(0)).collect(),
             producers,
             value_bytes,
-            ledger: Mutex::new(ledger),
+            books: Mutex::new(books),
+            post: sender,
             unsettled: AtomicU64::new(0),
             paused: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             outage: AtomicBool::new(false),
-            first_failure: Mutex::default(),
         }
     }
 
-    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        lock(&self.ledger)
+    /// The ledger, up to date with what was posted so far.
+    pub fn with_ledger<T>(&self, work: impl FnOnce(&mut Ledger) -> T) -> T {
+        work(&mut self.books().ledger)
     }
 
     pub fn into_ledger(self) -> Ledger {
-        self.ledger.into_inner().unwrap_or_else(PoisonError::into_inner)
+        drop(self.books());
+        self.books.into_inner().unwrap_or_else(PoisonError::into_inner).ledger
     }
 
     pub fn tally(&self, producer: u32) -> Tally {
-        lock(&self.tallies[producer as usize]).clone()
+        self.books().tallies[producer as usize].clone()
     }
 
     /// The first failure of a send, for people.
     pub fn first_failure(&self) -> Option<String> {
-        lock(&self.first_failure).clone()
+        self.books().first_failure.clone()
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Ok(note) = books.post.try_recv() {
+            books.enter(note, self.value_bytes as u64);
+        }
+        books
     }
 
     pub fn pause(&self, paused: bool) {
@@ -172,38 +202,46 @@ impl Traffic {
 
     fn on_sent(&self, producer: u32, due: Instant) -> Identity {
         self.unsettled.fetch_add(1, Ordering::SeqCst);
-        lock(&self.tallies[producer as usize]).due.push(due);
-        self.ledger().send(producer)
+        // Before the record can leave, so that nobody sees it before the ledger knows of it.
+        let _ = self.post.send(Note::Sent { producer, due });
+        let number = self.sent[producer as usize].fetch_add(1, Ordering::SeqCst);
+        Identity { producer, number }
     }
 
     /// The client's last word on a record.
     pub fn on_settled(&self, identity: Identity, result: Result<Placed, Failure>) {
-        match result {
-            Ok(placed) => self.on_acknowledged(identity, placed),
-            Err(failure) => {
-                self.ledger().on_failure(identity, failure.definite);
-                lock(&self.first_failure).get_or_insert(failure.text);
-            }
-        }
+        let is_outage = self.outage.load(Ordering::SeqCst);
+        let note = Note::Settled { identity, at: Instant::now(), is_outage, result };
+        let _ = self.post.send(note);
         self.unsettled.fetch_sub(1, Ordering::SeqCst);
-    }
-
-    fn on_acknowledged(&self, identity: Identity, placed: Placed) {
-        let now = Instant::now();
-        if let Some(offset) = placed.offset {
-            let level = if placed.level.is_durable() { Level::Durable } else { Level::Memory };
-            self.ledger().on_ack(identity, level, placed.partition, offset);
-        }
-        let mut tally = lock(&self.tallies[identity.producer as usize]);
-        tally.acknowledged += 1;
-        tally.value_bytes += self.value_bytes as u64;
-        let due = tally.due[identity.number as usize];
-        if !self.outage.load(Ordering::SeqCst) {
-            tally.latencies.record(now.saturating_duration_since(due));
-        }
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl Books {
+    fn enter(&mut self, note: Note, value_bytes: u64) {
+        match note {
+            Note::Sent { producer, due } => {
+                self.tallies[producer as usize].due.push(due);
+                self.ledger.send(producer);
+            }
+            Note::Settled { identity, result: Err(failure), .. } => {
+                self.ledger.on_failure(identity, failure.definite);
+                self.first_failure.get_or_insert(failure.text);
+            }
+            Note::Settled { identity, at, is_outage, result: Ok(placed) } => {
+                if let Some(offset) = placed.offset {
+                    let is_durable = placed.level.is_durable();
+                    let level = if is_durable { Level::Durable } else { Level::Memory };
+                    self.ledger.on_ack(identity, level, placed.partition, offset);
+                }
+                let tally = &mut self.tallies[identity.producer as usize];
+                tally.acknowledged += 1;
+                tally.value_bytes += value_bytes;
+                if !is_outage {
+                    let due = tally.due[identity.number as usize];
+                    tally.latencies.record(at.saturating_duration_since(due));
+                }
+            }
+        }
+    }
 }

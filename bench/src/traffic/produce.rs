@@ -12,7 +12,7 @@ use crate::verify::content;
 /// and however late it could be sent, until the traffic stops. While it is paused nothing is due.
 pub fn produce(traffic: &Traffic, link: &Link, per_second: f64) -> io::Result<()> {
     os::precise_timers();
-    let seed = traffic.ledger().seed();
+    let seed = traffic.with_ledger(|ledger| ledger.seed());
     let mut value = Vec::new();
     let mut start = Instant::now();
     let mut count = 0_u64;

@@ -36,8 +36,9 @@ pub fn read_to_end(
             return Err(io::Error::other(text));
         }
         let until = Instant::now() + Duration::from_millis(500);
-        let wanted = traffic.ledger().seen() + missing;
-        while Instant::now() < until && traffic.ledger().seen() < wanted {
+        let seen = || traffic.with_ledger(|ledger| ledger.seen());
+        let wanted = seen() + missing;
+        while Instant::now() < until && seen() < wanted {
             poll(traffic, reader)?;
         }
     }
@@ -49,15 +50,20 @@ fn missing(traffic: &Traffic, link: &Link) -> io::Result<u64> {
     for (index, topic) in (0..).zip(&traffic.topics) {
         for partition in 0..topic.partitions {
             let end = link.committed_end(topic.name, partition)?;
-            missing += end.saturating_sub(traffic.ledger().next_offset((index, partition)));
+            let next = traffic.with_ledger(|ledger| ledger.next_offset((index, partition)));
+            missing += end.saturating_sub(next);
         }
     }
     Ok(missing)
 }
 
 fn poll(traffic: &Traffic, reader: &mut Reader) -> io::Result<()> {
-    reader.poll(POLL, |topic, partition, offset, key, value| {
-        let spot = Spot { partition: (topic, partition), offset };
-        traffic.ledger().on_record(spot, key, value);
-    })
+    let Some(batch) = reader.poll(POLL)? else { return Ok(()) };
+    // What is read was sent before, and so was its note: the ledger learns of it first.
+    traffic.with_ledger(|ledger| {
+        batch.each(|partition, offset, key, value| {
+            ledger.on_record(Spot { partition, offset }, key, value);
+        });
+    });
+    Ok(())
 }

@@ -8,4 +8,4 @@
 pub mod content;
 mod ledger;
 
-pub use ledger::{Ledger, Level, Spot, Verdict};
+pub use ledger::{Ledger, Level, Partition, Spot, Verdict};
