@@ -37,7 +37,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects and says hello. The socket blocks until [`Self::set_waiting`] says otherwise.
+    /// Connects and says hello. The socket blocks until the generator, which needs many at once, says otherwise.
     pub fn open(target: &Target, partition: PartitionId, batch: &[u8]) -> io::Result<Self> {
         let mut socket = TcpStream::connect(target.address)?;
         socket.set_nodelay(true)?;

@@ -1,8 +1,8 @@
 //! The world of a shard: executors, sockets, disks, clocks. Carries out the effects of
 //! `Shard::step` on glommio and reports completions; decides nothing.
 //!
-//! Enter at [`Broker`]. [`core`] is one shard's state and the loop around `step`; [`executor`]
-//! the tasks around it; [`serve`] one connection's; [`disk`], [`conn`] and [`memory`] what effects are carried out on.
+//! Enter at [`Broker`]. `core` is one shard's state and the loop around `step`; `executor`
+//! the tasks around it; `serve` one connection's; `disk`, `conn` and `memory` what effects are carried out on.
 //! The only folder that may name glommio, socket2 or libc.
 
 mod accept;
