@@ -25,7 +25,10 @@ pub use corelog_protocol::Durability;
 pub use corelog_protocol::ErrorCode;
 pub use corelog_protocol::batch::Header;
 pub use corelog_protocol::ids::Offset;
-pub use corelog_protocol::message::{StatusReply, TopicInfo, TopicSettings, TopicSummary};
+pub use corelog_protocol::message::{
+    PartitionPlace, ShardCounters, StatusReply, TopicChanges, TopicInfo, TopicSettings,
+    TopicSummary,
+};
 pub use corelog_protocol::produce::StageTimes;
 pub use engine::{ConsumerConfig, FetchedBatch, FetchedRecord, Position};
 pub use error::{Error, Refusal};

@@ -27,7 +27,7 @@ pub const FRAME_VERSION: u8 = 1;
 
 macro_rules! frame_kinds {
     ($( $(#[$doc:meta])* $name:ident = $number:literal, )*) => {
-        /// What a frame says. Ranges that are kept free: 4 to 15 session, 22 to 31 data, 40 to 47
+        /// What a frame says. Ranges that are kept free: 4 to 15 session, 22 to 31 data, 42 to 47
         /// topics, 50 to 63 administration, 64 to 95 groups, 96 to 127 queues, 128 to 175
         /// replication and metadata.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -91,6 +91,10 @@ frame_kinds! {
     TopicDelete = 38,
     /// It is deleted.
     TopicDeleteReply = 39,
+    /// Change a topic's settings.
+    TopicAlter = 40,
+    /// The topic as it is now.
+    TopicAlterReply = 41,
     /// How is the broker?
     Status = 48,
     /// Its counters.

@@ -69,6 +69,8 @@ fn decode_controls(bytes: &[u8], seen: &mut Seen) {
     decode!(TopicDescribeReply);
     decode!(TopicDelete);
     decode!(TopicDeleteReply);
+    decode!(TopicAlter);
+    decode!(TopicAlterReply);
     decode!(Status);
     decode!(StatusReply);
     decode!(FetchReply);

@@ -5,13 +5,16 @@
 //! tag 1 Boot:        count u32, count x (lane u32, directory u16)
 //! tag 2 TopicCreate: name, retention_ms u64, retention_bytes u64, partitions u32, partitions x lane u32
 //! tag 3 TopicDelete: name
+//! tag 4 TopicAlter:  topic u32, given u16, retention_ms u64, retention_bytes u64, partitions u32,
+//!                    lanes_from u32, count u32, count x lane u32
 //! ```
-//! A name is its length as u16, then its bytes. An absent setting is 0.
+//! A name is its length as u16, then its bytes. An absent setting is 0. Of an alteration, bits 0, 1
+//! and 2 of `given` say whether partitions, retention_ms and retention_bytes change; what does not is 0.
 
-use corelog_protocol::ids::LaneId;
+use corelog_protocol::ids::{LaneId, TopicId};
 
 use super::codec::{BadBytes, Reader, Writer};
-use super::topic::{LaneRecord, TopicSettings, is_valid_name};
+use super::topic::{LaneRecord, TopicChanges, TopicSettings, is_valid_name};
 use crate::disk::DirectoryId;
 
 pub const FORMAT: u8 = 1;
@@ -31,6 +34,15 @@ pub enum Command {
     },
     TopicDelete {
         name: Box<str>,
+    },
+    /// Names the topic by its id: one that was deleted and made anew meanwhile is not meant.
+    TopicAlter {
+        topic: TopicId,
+        changes: TopicChanges,
+        /// Partition `lanes_from + n` goes to `lanes[n]`. Another alteration may have come first, and
+        /// have made some of them already: those lanes are passed over.
+        lanes_from: u32,
+        lanes: Vec<LaneId>,
     },
 }
 
@@ -63,6 +75,24 @@ impl Command {
                 writer.text(name);
                 writer.finish()
             }
+            Self::TopicAlter { topic, changes, lanes_from, lanes } => {
+                let mut writer = Writer::new(FORMAT, 4);
+                writer.u32(topic.0);
+                writer.u16(
+                    u16::from(changes.partitions.is_some())
+                        | u16::from(changes.retention_ms.is_some()) << 1
+                        | u16::from(changes.retention_bytes.is_some()) << 2,
+                );
+                writer.u64(changes.retention_ms.unwrap_or(0));
+                writer.u64(changes.retention_bytes.unwrap_or(0));
+                writer.u32(changes.partitions.unwrap_or(0));
+                writer.u32(*lanes_from);
+                writer.u32(lanes.len() as u32);
+                for lane in lanes {
+                    writer.u32(lane.0);
+                }
+                writer.finish()
+            }
         }
     }
 
@@ -89,10 +119,35 @@ impl Command {
                 Self::TopicCreate { name, settings, lanes }
             }
             3 => Self::TopicDelete { name: reader.text()?.into() },
+            4 => read_alteration(&mut reader)?,
             _ => return Err(BadBytes),
         };
         reader.finish()?;
         Ok(command)
+    }
+}
+
+fn read_alteration(reader: &mut Reader<'_>) -> Result<Command, BadBytes> {
+    let topic = TopicId(reader.u32()?);
+    let given = reader.u16()?;
+    if given > 0b111 {
+        return Err(BadBytes);
+    }
+    let retention_ms = read_given(given, 1, reader.u64()?)?;
+    let retention_bytes = read_given(given, 2, reader.u64()?)?;
+    let partitions = read_given(given, 0, u64::from(reader.u32()?))?.map(|count| count as u32);
+    let lanes_from = reader.u32()?;
+    let lanes = reader.list(|reader| reader.u32().map(LaneId))?;
+    let changes = TopicChanges { partitions, retention_ms, retention_bytes };
+    Ok(Command::TopicAlter { topic, changes, lanes_from, lanes })
+}
+
+/// What is not given was written as 0.
+fn read_given(given: u16, bit: u32, value: u64) -> Result<Option<u64>, BadBytes> {
+    match (given >> bit & 1, value) {
+        (1, value) => Ok(Some(value)),
+        (_, 0) => Ok(None),
+        _ => Err(BadBytes),
     }
 }
 
@@ -117,6 +172,16 @@ mod tests {
                 lanes: vec![LaneId(2), LaneId(1)],
             },
             Command::TopicDelete { name: "orders".into() },
+            Command::TopicAlter {
+                topic: TopicId(7),
+                changes: TopicChanges {
+                    partitions: Some(3),
+                    retention_ms: Some(0),
+                    retention_bytes: None,
+                },
+                lanes_from: 2,
+                lanes: vec![LaneId(1)],
+            },
         ]
     }
 
@@ -147,7 +212,7 @@ mod tests {
         let mut random = Random::new(7);
         let mut read = 0;
         for _ in 0..20_000 {
-            let mut writer = Writer::new(FORMAT, 1 + random.below(4) as u8);
+            let mut writer = Writer::new(FORMAT, 1 + random.below(5) as u8);
             for _ in 0..random.below(8) {
                 // Small values now and then, so that lengths are sometimes right.
                 match random.below(3) {

@@ -18,5 +18,5 @@ pub mod view;
 
 pub use command::Command;
 pub use state::{Outcome, State};
-pub use topic::{LaneRecord, Link, Topic, TopicSettings};
+pub use topic::{LaneRecord, Link, PartitionRange, Topic, TopicChanges, TopicSettings};
 pub use view::View;

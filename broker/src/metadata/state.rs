@@ -1,20 +1,19 @@
 //! The fold: what the metadata is after the commands so far. [`State::apply`] is the only change.
+//! Its bytes in a checkpoint: see `image.rs`.
+
+mod image;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use corelog_protocol::ids::{LaneId, Offset, PartitionId, TopicId};
 
-use super::codec::{BadBytes, Reader, Writer};
 use super::command::Command;
 use super::placement;
-use super::topic::{LaneRecord, Link, Topic, TopicSettings, is_valid_name};
-use crate::disk::DirectoryId;
+use super::topic::{
+    LaneRecord, Link, PartitionRange, Topic, TopicChanges, TopicSettings, is_valid_name,
+};
 use crate::limits::{PARTITIONS_MAX, TOPICS_MAX};
-
-/// The format of an image, in its fifth byte.
-pub const IMAGE_FORMAT: u8 = 1;
-const IMAGE_TAG: u8 = 0x49;
 
 /// What a command came to. Decided when it is applied, since another may have been first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,15 +23,10 @@ pub enum Outcome {
     UnknownTopic,
     /// The command made no sense here: a lane that does not exist, a second boot.
     Invalid,
+    /// The topic has more partitions than it shall have: their number never falls.
+    FewerPartitions,
     /// No room for more topics or partitions.
     LimitReached,
-}
-
-/// Consecutive partition ids: `first..first + count`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PartitionRange {
-    pub first: PartitionId,
-    pub count: u32,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -42,6 +36,8 @@ pub struct State {
     lanes: Vec<LaneRecord>,
     topics: BTreeMap<TopicId, Arc<Topic>>,
     names: BTreeMap<Box<str>, TopicId>,
+    /// Whose a range of partitions is, by its first id.
+    ranges: BTreeMap<PartitionId, TopicId>,
     /// How many living partitions each lane has, like `lanes`.
     counts: Vec<u32>,
     next_topic: u32,
@@ -79,23 +75,8 @@ impl State {
 
     /// The living topic that this partition belongs to.
     pub fn topic_of(&self, partition: PartitionId) -> Option<&Arc<Topic>> {
-        // Topics and their partitions get their ids in the same order, so ids can be halved.
-        let (mut low, mut high) = (0u32, self.next_topic);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let Some((id, topic)) = self.topics.range(TopicId(middle)..TopicId(high)).next() else {
-                high = middle;
-                continue;
-            };
-            if partition < topic.first_partition {
-                high = middle;
-            } else if topic.link(partition).is_some() {
-                return Some(topic);
-            } else {
-                low = id.0 + 1;
-            }
-        }
-        None
+        let (_, id) = self.ranges.range(..=partition).next_back()?;
+        self.topics.get(id).filter(|topic| topic.link(partition).is_some())
     }
 
     /// The command that would create this topic now, its partitions placed.
@@ -106,10 +87,26 @@ impl State {
         if self.names.contains_key(name) {
             return Err(Outcome::TopicExists);
         }
+        let lanes = self.place(settings.partitions);
+        Ok(Command::TopicCreate { name: name.into(), settings, lanes })
+    }
+
+    /// The command that would change this topic now, its new partitions placed.
+    pub fn topic_alter(&self, name: &str, changes: TopicChanges) -> Result<Command, Outcome> {
+        let topic = self.topic(name).ok_or(Outcome::UnknownTopic)?;
+        let lanes_from = topic.settings.partitions;
+        let settings = changes.apply_to(topic.settings);
+        let added = settings.partitions.checked_sub(lanes_from).ok_or(Outcome::FewerPartitions)?;
+        if !settings.is_valid() {
+            return Err(Outcome::Invalid);
+        }
+        Ok(Command::TopicAlter { topic: topic.id, changes, lanes_from, lanes: self.place(added) })
+    }
+
+    fn place(&self, partitions: u32) -> Vec<LaneId> {
         let counts: Vec<(LaneId, u32)> =
             self.lanes.iter().zip(&self.counts).map(|(lane, &count)| (lane.id, count)).collect();
-        let lanes = placement::place(&counts, settings.partitions);
-        Ok(Command::TopicCreate { name: name.into(), settings, lanes })
+        placement::place(&counts, partitions)
     }
 
     /// Applies a committed command. Refused commands change nothing but the version.
@@ -119,6 +116,9 @@ impl State {
             Command::Boot { lanes } => self.boot(lanes),
             Command::TopicCreate { name, settings, lanes } => self.create(name, *settings, lanes),
             Command::TopicDelete { name } => self.delete(name),
+            Command::TopicAlter { topic, changes, lanes_from, lanes } => {
+                self.alter(*topic, *changes, *lanes_from, lanes)
+            }
         }
     }
 
@@ -137,31 +137,82 @@ impl State {
         if self.names.contains_key(name) {
             return Outcome::TopicExists;
         }
-        let known = |lane: &LaneId| (1..=self.lanes.len()).contains(&(lane.0 as usize));
-        if lanes.len() != settings.partitions as usize || !lanes.iter().all(known) {
+        if lanes.len() != settings.partitions as usize || !self.are_known(lanes) {
             return Outcome::Invalid;
         }
-        let living: u64 = self.counts.iter().map(|&count| u64::from(count)).sum();
         if self.topics.len() >= TOPICS_MAX
-            || living + lanes.len() as u64 > u64::from(PARTITIONS_MAX)
-            || self.next_partition.checked_add(settings.partitions).is_none()
             || self.next_topic == u32::MAX
+            || !self.has_room_for(settings.partitions)
         {
             return Outcome::LimitReached;
         }
-        // 0 is never given out, so that an id of zeros is no partition.
+        // 0 is never given out, so that an id of zeros is no topic.
         let id = TopicId(self.next_topic.max(1));
-        let first_partition = PartitionId(self.next_partition.max(1));
-        let links = lanes.iter().map(|&lane| Link { lane, first_offset: Offset(0) }).collect();
+        let (range, links) = self.give_out(id, lanes);
+        let name: Box<str> = name.into();
+        self.names.insert(name.clone(), id);
+        let topic = Topic { id, name, settings, ranges: vec![range], links };
+        self.topics.insert(id, Arc::new(topic));
+        self.next_topic = id.0 + 1;
+        Outcome::Done(id)
+    }
+
+    fn alter(
+        &mut self,
+        id: TopicId,
+        changes: TopicChanges,
+        lanes_from: u32,
+        lanes: &[LaneId],
+    ) -> Outcome {
+        let Some(topic) = self.topics.get(&id) else { return Outcome::UnknownTopic };
+        let had = topic.settings.partitions;
+        let settings = changes.apply_to(topic.settings);
+        let Some(added) = settings.partitions.checked_sub(had) else {
+            return Outcome::FewerPartitions;
+        };
+        // Partitions never become fewer, so what was made meanwhile is at the front of the list.
+        let passed = had.saturating_sub(lanes_from) as usize;
+        let lanes = lanes.get(passed..).unwrap_or(&[]);
+        if lanes_from > had || !settings.is_valid() || !self.are_known(lanes) {
+            return Outcome::Invalid;
+        }
+        let Some(lanes) = lanes.get(..added as usize) else { return Outcome::Invalid };
+        if !self.has_room_for(added) {
+            return Outcome::LimitReached;
+        }
+        let mut topic = Topic::clone(topic);
+        topic.settings = settings;
+        if !lanes.is_empty() {
+            let (range, links) = self.give_out(id, lanes);
+            topic.ranges.push(range);
+            topic.links.extend(links);
+        }
+        self.topics.insert(id, Arc::new(topic));
+        Outcome::Done(id)
+    }
+
+    fn are_known(&self, lanes: &[LaneId]) -> bool {
+        lanes.iter().all(|lane| (1..=self.lanes.len()).contains(&(lane.0 as usize)))
+    }
+
+    fn has_room_for(&self, partitions: u32) -> bool {
+        let living: u64 = self.counts.iter().map(|&count| u64::from(count)).sum();
+        living + u64::from(partitions) <= u64::from(PARTITIONS_MAX)
+            && self.next_partition.max(1).checked_add(partitions).is_some()
+    }
+
+    /// New ids for partitions of this topic in these lanes. 0 is never given out, so that an id of
+    /// zeros is no partition.
+    fn give_out(&mut self, topic: TopicId, lanes: &[LaneId]) -> (PartitionRange, Vec<Link>) {
+        let first = PartitionId(self.next_partition.max(1));
+        let range = PartitionRange { first, count: lanes.len() as u32 };
+        self.next_partition = first.0 + range.count;
+        self.ranges.insert(first, topic);
         for lane in lanes {
             self.counts[lane.0 as usize - 1] += 1;
         }
-        let name: Box<str> = name.into();
-        self.names.insert(name.clone(), id);
-        self.topics.insert(id, Arc::new(Topic { id, name, settings, first_partition, links }));
-        self.next_topic = id.0 + 1;
-        self.next_partition = first_partition.0 + settings.partitions;
-        Outcome::Done(id)
+        let links = lanes.iter().map(|&lane| Link { lane, first_offset: Offset(0) }).collect();
+        (range, links)
     }
 
     fn delete(&mut self, name: &str) -> Outcome {
@@ -170,9 +221,10 @@ impl State {
         for link in &topic.links {
             self.counts[link.lane.0 as usize - 1] -= 1;
         }
-        let range =
-            PartitionRange { first: topic.first_partition, count: topic.settings.partitions };
-        insert_merged(&mut self.deleted, range);
+        for &range in &topic.ranges {
+            self.ranges.remove(&range.first);
+            insert_merged(&mut self.deleted, range);
+        }
         Outcome::Done(id)
     }
 
@@ -184,101 +236,6 @@ impl State {
         };
         partition.0 - range.first.0 < range.count
     }
-
-    /// The whole state as the body of a checkpoint entry.
-    pub fn image(&self) -> Vec<u8> {
-        let mut writer = Writer::new(IMAGE_FORMAT, IMAGE_TAG);
-        writer.u64(self.version);
-        writer.u32(self.next_topic);
-        writer.u32(self.next_partition);
-        writer.u32(self.lanes.len() as u32);
-        for lane in &self.lanes {
-            writer.u16(lane.directory.0);
-        }
-        writer.u32(self.topics.len() as u32);
-        for topic in self.topics.values() {
-            writer.u32(topic.id.0);
-            writer.text(&topic.name);
-            writer.optional(topic.settings.retention_ms);
-            writer.optional(topic.settings.retention_bytes);
-            writer.u32(topic.first_partition.0);
-            writer.u32(topic.links.len() as u32);
-            for link in &topic.links {
-                writer.u32(link.lane.0);
-                writer.u64(link.first_offset.0);
-            }
-        }
-        writer.u32(self.deleted.len() as u32);
-        for range in &self.deleted {
-            writer.u32(range.first.0);
-            writer.u32(range.count);
-        }
-        writer.finish()
-    }
-
-    /// Reads what `image` wrote; anything that could not have been written is refused.
-    pub fn from_image(body: &[u8]) -> Result<Self, BadBytes> {
-        let (tag, mut reader) = Reader::new(body, IMAGE_FORMAT)?;
-        if tag != IMAGE_TAG {
-            return Err(BadBytes);
-        }
-        let mut state = Self { version: reader.u64()?, ..Self::default() };
-        state.next_topic = reader.u32()?;
-        state.next_partition = reader.u32()?;
-        let directories = reader.list(|reader| reader.u16().map(DirectoryId))?;
-        let record = |(directory, id)| LaneRecord { id: LaneId(id), directory };
-        state.lanes = directories.into_iter().zip(1..).map(record).collect();
-        state.counts = vec![0; state.lanes.len()];
-        let topics = reader.list(read_topic)?;
-        let mut last = (0, 0);
-        for topic in topics {
-            let first = topic.first_partition.0;
-            let end = first.checked_add(topic.settings.partitions).ok_or(BadBytes)?;
-            if topic.id.0 <= last.0 || first < last.1 || first == 0 {
-                return Err(BadBytes);
-            }
-            if topic.id.0 >= state.next_topic || end > state.next_partition {
-                return Err(BadBytes);
-            }
-            last = (topic.id.0, end);
-            for link in &topic.links {
-                let at = link.lane.0.checked_sub(1).ok_or(BadBytes)?;
-                *state.counts.get_mut(at as usize).ok_or(BadBytes)? += 1;
-            }
-            if state.names.insert(topic.name.clone(), topic.id).is_some() {
-                return Err(BadBytes);
-            }
-            state.topics.insert(topic.id, Arc::new(topic));
-        }
-        state.deleted = reader.list(|reader| {
-            Ok(PartitionRange { first: PartitionId(reader.u32()?), count: reader.u32()? })
-        })?;
-        let sorted = state.deleted.windows(2).all(|pair| {
-            pair[0].first.0.checked_add(pair[0].count).is_some_and(|end| end < pair[1].first.0)
-        });
-        if !sorted {
-            return Err(BadBytes);
-        }
-        reader.finish()?;
-        Ok(state)
-    }
-}
-
-fn read_topic(reader: &mut Reader<'_>) -> Result<Topic, BadBytes> {
-    let id = TopicId(reader.u32()?);
-    let name: Box<str> = reader.text()?.into();
-    let retention_ms = reader.optional()?;
-    let retention_bytes = reader.optional()?;
-    let first_partition = PartitionId(reader.u32()?);
-    let links = reader.list(|reader| {
-        Ok(Link { lane: LaneId(reader.u32()?), first_offset: Offset(reader.u64()?) })
-    })?;
-    let partitions = u32::try_from(links.len()).map_err(|_| BadBytes)?;
-    let settings = TopicSettings { partitions, retention_ms, retention_bytes };
-    if !settings.is_valid() || !is_valid_name(&name) {
-        return Err(BadBytes);
-    }
-    Ok(Topic { id, name, settings, first_partition, links })
 }
 
 /// Adds a range to a sorted list of ranges that do not touch.

@@ -24,6 +24,33 @@ impl TopicSettings {
     }
 }
 
+/// What changes about a topic. `None` leaves it as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TopicChanges {
+    /// The count from now on, not below the present one.
+    pub partitions: Option<u32>,
+    /// 0 stands for "for ever".
+    pub retention_ms: Option<u64>,
+    /// 0 stands for "no bound".
+    pub retention_bytes: Option<u64>,
+}
+
+impl TopicChanges {
+    /// The settings with these changes.
+    pub fn apply_to(&self, settings: TopicSettings) -> TopicSettings {
+        let changed = |new: Option<u64>, old: Option<u64>| match new {
+            None => old,
+            Some(0) => None,
+            some => some,
+        };
+        TopicSettings {
+            partitions: self.partitions.unwrap_or(settings.partitions),
+            retention_ms: changed(self.retention_ms, settings.retention_ms),
+            retention_bytes: changed(self.retention_bytes, settings.retention_bytes),
+        }
+    }
+}
+
 /// 1 to 249 bytes of `[a-zA-Z0-9._-]`, and neither `.` nor `..`.
 pub fn is_valid_name(name: &str) -> bool {
     (1..=TOPIC_NAME_BYTES_MAX).contains(&name.len())
@@ -39,13 +66,34 @@ pub struct Link {
     pub first_offset: Offset,
 }
 
-/// A topic. Its partitions have consecutive ids: partition `n` is `first_partition + n`.
+/// Consecutive partition ids: `first..first + count`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PartitionRange {
+    pub first: PartitionId,
+    pub count: u32,
+}
+
+impl PartitionRange {
+    /// The place of an id in the range.
+    pub fn index_of(&self, partition: PartitionId) -> Option<u32> {
+        partition.0.checked_sub(self.first.0).filter(|&index| index < self.count)
+    }
+
+    /// One after the last id, if that is a number.
+    pub fn end(&self) -> Option<u32> {
+        self.first.0.checked_add(self.count)
+    }
+}
+
+/// A topic. The ids of its partitions are consecutive within a range; each time that partitions are
+/// added to it, they are a range of their own, behind the others.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Topic {
     pub id: TopicId,
     pub name: Box<str>,
     pub settings: TopicSettings,
-    pub first_partition: PartitionId,
+    /// At least one, none empty, together as long as `links`.
+    pub ranges: Vec<PartitionRange>,
     /// Where each partition is. A list per partition in the design; every list has one link so far.
     pub links: Vec<Link>,
 }
@@ -53,14 +101,22 @@ pub struct Topic {
 impl Topic {
     /// The link that takes new records of the partition, if it is one of this topic's.
     pub fn link(&self, partition: PartitionId) -> Option<Link> {
-        let index = partition.0.checked_sub(self.first_partition.0)?;
-        self.links.get(index as usize).copied()
+        let mut before = 0;
+        for range in &self.ranges {
+            if let Some(index) = range.index_of(partition) {
+                return self.links.get((before + index) as usize).copied();
+            }
+            before += range.count;
+        }
+        None
     }
 
     /// All partitions with the link that takes new records.
     pub fn partitions(&self) -> impl Iterator<Item = (PartitionId, Link)> + '_ {
-        let first = self.first_partition.0;
-        self.links.iter().enumerate().map(move |(at, &link)| (PartitionId(first + at as u32), link))
+        let ids = self.ranges.iter().flat_map(|range| {
+            (range.first.0..range.first.0.saturating_add(range.count)).map(PartitionId)
+        });
+        ids.zip(self.links.iter().copied())
     }
 }
 

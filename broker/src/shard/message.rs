@@ -11,7 +11,7 @@ use corelog_protocol::message::{Fetch, FetchedPartition, OffsetsAnswer, OffsetsQ
 use corelog_protocol::produce::{Produce, ProduceAck};
 
 use crate::disk::DirectoryId;
-use crate::metadata::topic::TopicSettings;
+use crate::metadata::topic::{TopicChanges, TopicSettings};
 use crate::metadata::view::View;
 
 /// Names a question to whoever asked it.
@@ -74,6 +74,7 @@ pub enum ShardMessage {
 pub enum Change {
     TopicCreate { name: Box<str>, settings: TopicSettings },
     TopicDelete { name: Box<str> },
+    TopicAlter { name: Box<str>, changes: TopicChanges },
 }
 
 #[derive(Debug)]

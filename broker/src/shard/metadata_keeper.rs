@@ -218,6 +218,7 @@ impl Shard {
                     Some(_) => Ok(Command::TopicDelete { name: name.clone() }),
                     None => Err(Outcome::UnknownTopic),
                 },
+                Change::TopicAlter { name, changes } => keeper.state.topic_alter(name, *changes),
             };
             let refused = match command {
                 Err(outcome) => outcome_answer(outcome),
@@ -334,6 +335,9 @@ fn outcome_answer(outcome: Outcome) -> Answer {
         Outcome::TopicExists => refused(ErrorCode::TopicExists, "a topic of this name exists"),
         Outcome::UnknownTopic => refused(ErrorCode::UnknownTopic, "no topic of this name"),
         Outcome::Invalid => refused(ErrorCode::InvalidConfig, "a setting is out of its bounds"),
+        Outcome::FewerPartitions => {
+            refused(ErrorCode::InvalidConfig, "the number of partitions can only grow")
+        }
         Outcome::LimitReached => refused(ErrorCode::LimitReached, "too many topics or partitions"),
     }
 }

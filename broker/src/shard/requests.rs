@@ -3,7 +3,7 @@
 use corelog_protocol::ErrorCode;
 use corelog_protocol::frame::{FrameHeader, FrameKind};
 use corelog_protocol::message::{
-    Fetch, Hello, Offsets, Status, TopicCreate, TopicDelete, TopicDescribe, TopicList,
+    Fetch, Hello, Offsets, Status, TopicAlter, TopicCreate, TopicDelete, TopicDescribe, TopicList,
 };
 use corelog_protocol::produce::Produce;
 
@@ -89,6 +89,10 @@ impl Shard {
                 let delete = read!(self, cx, conn, header, TopicDelete, control);
                 self.on_topic_delete(cx, conn, header.correlation, delete);
             }
+            FrameKind::TopicAlter => {
+                let alter = read!(self, cx, conn, header, TopicAlter, control);
+                self.on_topic_alter(cx, conn, header.correlation, alter);
+            }
             FrameKind::Status => {
                 let status = read!(self, cx, conn, header, Status, control);
                 self.on_status_request(cx, conn, header.correlation, status.prefix);
@@ -104,6 +108,7 @@ impl Shard {
             | FrameKind::TopicListReply
             | FrameKind::TopicDescribeReply
             | FrameKind::TopicDeleteReply
+            | FrameKind::TopicAlterReply
             | FrameKind::StatusReply => {
                 return self.on_malformed(cx, conn, header, "an answer instead of a request");
             }

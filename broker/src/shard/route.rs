@@ -35,6 +35,11 @@ pub(super) enum ForwardKind {
         correlation: u64,
         name: Box<str>,
     },
+    Alter {
+        conn: Conn,
+        correlation: u64,
+        name: Box<str>,
+    },
     Delete {
         conn: Conn,
         correlation: u64,
@@ -177,6 +182,10 @@ impl Shard {
             (ForwardKind::Create { conn, correlation, name }, answer) => {
                 self.end_request(conn);
                 self.on_created(cx, conn, correlation, &name, answer);
+            }
+            (ForwardKind::Alter { conn, correlation, name }, answer) => {
+                self.end_request(conn);
+                self.on_altered(cx, conn, correlation, &name, answer);
             }
             (ForwardKind::Delete { conn, correlation }, Answer::Changed(id)) => {
                 self.end_request(conn);

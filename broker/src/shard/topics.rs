@@ -1,4 +1,4 @@
-//! Topics: listed and described from the view, created and deleted by shard 0. And what a new view
+//! Topics: listed and described from the view, created, altered and deleted by shard 0. And what a new view
 //! means for the partitions that are led here.
 
 use std::sync::Arc;
@@ -7,9 +7,9 @@ use corelog_protocol::ErrorCode;
 use corelog_protocol::frame::FrameKind;
 use corelog_protocol::ids::{PartitionId, ShardId, TopicId};
 use corelog_protocol::message::{
-    PartitionPlace, TOPIC_LIST_MAX, TopicCreate, TopicCreateReply, TopicDelete, TopicDeleteReply,
-    TopicDescribe, TopicDescribeReply, TopicInfo, TopicList, TopicListReply,
-    TopicSettings as WireSettings, TopicSummary,
+    PartitionPlace, TOPIC_LIST_MAX, TopicAlter, TopicAlterReply, TopicCreate, TopicCreateReply,
+    TopicDelete, TopicDeleteReply, TopicDescribe, TopicDescribeReply, TopicInfo, TopicList,
+    TopicListReply, TopicSettings as WireSettings, TopicSummary,
 };
 
 use super::effect::Effect;
@@ -23,7 +23,7 @@ use crate::log::Retention;
 use crate::memory::Memory;
 use crate::metadata::topic::is_valid_name;
 use crate::metadata::view::{View, lane_shard};
-use crate::metadata::{Link, Topic, TopicSettings};
+use crate::metadata::{Link, Topic, TopicChanges, TopicSettings};
 
 /// What a topic takes in a reply at most, without its partitions, and a partition, bytes.
 const TOPIC_BYTES: usize = 320;
@@ -73,6 +73,23 @@ impl Shard {
         self.ask_change(cx, conn, ForwardKind::Delete { conn, correlation }, change);
     }
 
+    pub(super) fn on_topic_alter<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        conn: Conn,
+        correlation: u64,
+        alter: TopicAlter,
+    ) {
+        let changes = TopicChanges {
+            partitions: alter.changes.partitions,
+            retention_ms: alter.changes.retention_ms,
+            retention_bytes: alter.changes.retention_bytes,
+        };
+        let name: Box<str> = alter.name.into();
+        let change = Change::TopicAlter { name: name.clone(), changes };
+        self.ask_change(cx, conn, ForwardKind::Alter { conn, correlation, name }, change);
+    }
+
     /// Asks shard 0, which may be this one: then the question is kept all the same, and answered
     /// without a message.
     fn ask_change<M: Memory>(
@@ -89,6 +106,7 @@ impl Shard {
         let (correlation, kind_number) = match &kind {
             ForwardKind::Create { correlation, .. } => (*correlation, FrameKind::TopicCreate),
             ForwardKind::Delete { correlation, .. } => (*correlation, FrameKind::TopicDelete),
+            ForwardKind::Alter { correlation, .. } => (*correlation, FrameKind::TopicAlter),
             kind => unreachable!("{kind:?} is no change"),
         };
         let kind_number = kind_number.to_wire();
@@ -137,6 +155,30 @@ impl Shard {
             },
             Answer::Refused(refusal) => refusal,
             answer => unreachable!("a creation was answered with {answer:?}"),
+        };
+        self.refuse_conn(cx, conn, correlation, kind, refusal);
+    }
+
+    pub(super) fn on_altered<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        conn: Conn,
+        correlation: u64,
+        name: &str,
+        answer: Answer,
+    ) {
+        let kind = FrameKind::TopicAlter.to_wire();
+        let refusal = match answer {
+            Answer::Changed(id) => match self.view.topic(name) {
+                Some(topic) if topic.id == id => {
+                    let reply = TopicAlterReply { topic: self.topic_info(topic) };
+                    return self.send_message(cx, conn, correlation, &reply);
+                }
+                // Altered, and deleted by someone else before the answer.
+                _ => Refusal::new(ErrorCode::UnknownTopic, "altered, and deleted meanwhile"),
+            },
+            Answer::Refused(refusal) => refusal,
+            answer => unreachable!("an alteration was answered with {answer:?}"),
         };
         self.refuse_conn(cx, conn, correlation, kind, refusal);
     }
@@ -252,7 +294,8 @@ impl Shard {
             }
         }
         for (id, topic) in is {
-            if !was.contains_key(id) {
+            // What did not change is shared between the versions.
+            if was.get(id).is_none_or(|known| !Arc::ptr_eq(known, topic)) {
                 self.open_partitions(topic);
             }
         }
@@ -262,6 +305,7 @@ impl Shard {
         }
     }
 
+    /// Serves the partitions that are new here, and tells the lanes the settings of all.
     fn open_partitions(&mut self, topic: &Topic) {
         let retention = Retention {
             age_ms: topic.settings.retention_ms,
@@ -269,7 +313,9 @@ impl Shard {
         };
         for (partition, link) in topic.partitions() {
             if let Some(lane) = self.lane_index(link.lane) {
-                self.partitions.insert(partition, lane);
+                if self.partitions.get(partition).is_none() {
+                    self.partitions.insert(partition, lane);
+                }
                 self.lanes[usize::from(lane)].log.open_partition(partition, retention);
             }
         }

@@ -10,9 +10,9 @@ use corelog_protocol::ErrorCode;
 use corelog_protocol::frame::FrameKind;
 use corelog_protocol::ids::Offset;
 use corelog_protocol::message::{
-    Offsets, OffsetsQuery, Status, StatusReply, TopicCreate, TopicCreateReply, TopicDelete,
-    TopicDeleteReply, TopicDescribe, TopicInfo, TopicList, TopicListReply, TopicSettings,
-    TopicSummary,
+    Offsets, OffsetsQuery, Status, StatusReply, TopicAlter, TopicAlterReply, TopicChanges,
+    TopicCreate, TopicCreateReply, TopicDelete, TopicDeleteReply, TopicDescribe, TopicInfo,
+    TopicList, TopicListReply, TopicSettings, TopicSummary,
 };
 use std::sync::Arc;
 
@@ -29,6 +29,11 @@ pub enum AdminRequest {
     },
     DeleteTopic {
         name: String,
+    },
+    /// Changes what `changes` gives and leaves the rest.
+    AlterTopic {
+        name: String,
+        changes: TopicChanges,
     },
     /// The bounds of a partition, and where `at` lies in it.
     Offsets {
@@ -49,6 +54,8 @@ pub enum AdminReply {
     Topics(Vec<TopicSummary>),
     Topic(TopicInfo),
     Deleted,
+    /// The topic, as it is on every shard now.
+    Altered(TopicInfo),
     Offsets(PartitionOffsets),
     Status(StatusReply),
 }
@@ -81,7 +88,10 @@ pub(super) struct Asked {
 impl AdminRequest {
     /// To carry it out twice does no harm.
     fn is_question(&self) -> bool {
-        !matches!(self, Self::CreateTopic { .. } | Self::DeleteTopic { .. })
+        !matches!(
+            self,
+            Self::CreateTopic { .. } | Self::DeleteTopic { .. } | Self::AlterTopic { .. }
+        )
     }
 }
 
@@ -193,6 +203,10 @@ impl<T> Engine<T> {
             AdminRequest::DeleteTopic { name } => {
                 TopicDelete { name: name.clone(), timeout_ms }.encode(correlation, out);
             }
+            AdminRequest::AlterTopic { name, changes } => {
+                TopicAlter { name: name.clone(), changes: *changes, timeout_ms }
+                    .encode(correlation, out);
+            }
             AdminRequest::Offsets { partition, at, .. } => {
                 let queues = asked.waits_for.map(|topic| &self.topics[topic].queues);
                 let Some(&queue) = queues.and_then(|queues| queues.get(*partition as usize)) else {
@@ -230,8 +244,9 @@ impl<T> Engine<T> {
         let read = read_answer(&asked.request, kind, control);
         match read {
             Ok(Answer::Reply(reply)) => {
-                if let AdminReply::Created(info) = &reply {
-                    // Whoever waits for this topic need not wait for its failure first.
+                if let AdminReply::Created(info) | AdminReply::Altered(info) = &reply {
+                    // Whoever waits for this topic need not wait for its failure first, and new
+                    // partitions take records.
                     if let Some(&topic) = self.topic_by_name.get(&*info.name) {
                         self.describe_topic(topic);
                     }
@@ -291,7 +306,9 @@ impl<T> Engine<T> {
         }
         let error = match (&asked.request, refusal.code) {
             (
-                AdminRequest::DescribeTopic { name } | AdminRequest::DeleteTopic { name },
+                AdminRequest::DescribeTopic { name }
+                | AdminRequest::DeleteTopic { name }
+                | AdminRequest::AlterTopic { name, .. },
                 ErrorCode::UnknownTopic,
             ) => Error::UnknownTopic(name.as_str().into()),
             _ => Error::Refused(refusal),
@@ -380,6 +397,10 @@ fn read_answer(request: &AdminRequest, kind: FrameKind, control: &[u8]) -> Resul
         (AdminRequest::DeleteTopic { .. }, FrameKind::TopicDeleteReply) => {
             TopicDeleteReply::decode(control).map_err(|_| MALFORMED)?;
             AdminReply::Deleted
+        }
+        (AdminRequest::AlterTopic { .. }, FrameKind::TopicAlterReply) => {
+            let reply = TopicAlterReply::decode(control).map_err(|_| MALFORMED)?;
+            AdminReply::Altered(reply.topic)
         }
         (AdminRequest::ListTopics, FrameKind::TopicListReply) => {
             let reply = TopicListReply::decode(control).map_err(|_| MALFORMED)?;

@@ -1,9 +1,9 @@
-//! Making topics, and asking about them.
+//! Making and changing topics, and asking about them.
 
 use super::Inner;
 use super::signal::Signal;
 use crate::engine::{AdminReply, AdminRequest, PartitionOffsets, Position};
-use crate::{Error, StatusReply, TopicInfo, TopicSettings, TopicSummary};
+use crate::{Error, StatusReply, TopicChanges, TopicInfo, TopicSettings, TopicSummary};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +69,23 @@ impl Admin {
     pub fn describe_topic(&self, name: &str) -> Result<TopicInfo, Error> {
         match self.ask(AdminRequest::DescribeTopic { name: name.to_owned() })? {
             AdminReply::Topic(topic) => Ok(topic),
+            _ => Err(Error::Protocol("an answer of the wrong kind")),
+        }
+    }
+
+    /// Changes a topic while it is in use: what `changes` gives, and nothing else. The answer is the
+    /// topic as it is from then on, on every core of the broker.
+    ///
+    /// The number of partitions can only grow. Records stay where they are, and a key may go to another
+    /// partition from then on. Clients that are connected send to the new partitions once they ask
+    /// about the topic again: this one at once, others when they connect anew.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTopic`]; the broker's refusal (`InvalidConfig` for fewer partitions or a
+    /// value out of bounds); or what kept it from being asked.
+    pub fn alter_topic(&self, name: &str, changes: TopicChanges) -> Result<TopicInfo, Error> {
+        match self.ask(AdminRequest::AlterTopic { name: name.to_owned(), changes })? {
+            AdminReply::Altered(topic) => Ok(topic),
             _ => Err(Error::Protocol("an answer of the wrong kind")),
         }
     }

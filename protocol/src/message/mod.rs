@@ -30,9 +30,10 @@ pub use session::{
 };
 pub use status::{COUNTERS_MAX, SHARDS_MAX, ShardCounters, Status, StatusReply};
 pub use topics::{
-    PARTITIONS_PER_TOPIC_MAX, PartitionPlace, TOPIC_LIST_MAX, TOPIC_NAME_BYTES_MAX, TopicCreate,
-    TopicCreateReply, TopicDelete, TopicDeleteReply, TopicDescribe, TopicDescribeReply, TopicInfo,
-    TopicList, TopicListReply, TopicNameError, TopicSettings, TopicSummary, check_topic_name,
+    PARTITIONS_PER_TOPIC_MAX, PartitionPlace, TOPIC_LIST_MAX, TOPIC_NAME_BYTES_MAX, TopicAlter,
+    TopicAlterReply, TopicChanges, TopicCreate, TopicCreateReply, TopicDelete, TopicDeleteReply,
+    TopicDescribe, TopicDescribeReply, TopicInfo, TopicList, TopicListReply, TopicNameError,
+    TopicSettings, TopicSummary, check_topic_name,
 };
 
 use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};

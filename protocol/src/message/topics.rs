@@ -1,4 +1,4 @@
-//! Topics: make, list, describe, delete.
+//! Topics: make, list, describe, delete, alter.
 
 use std::error::Error;
 use std::fmt;
@@ -421,6 +421,81 @@ impl sealed::Table for TopicDeleteReply {
     }
 }
 
+/// What changes about a topic. What is `None` stays as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TopicChanges {
+    /// How many partitions it has from now on: up to [`PARTITIONS_PER_TOPIC_MAX`], and not fewer
+    /// than before. A key may hash to another partition then.
+    pub partitions: Option<u32>,
+    /// How long records are kept at least, ms. 0: without end.
+    pub retention_ms: Option<u64>,
+    /// How many bytes of a partition are kept at least. 0: without end.
+    pub retention_bytes: Option<u64>,
+}
+
+/// "Change a topic's settings."
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TopicAlter {
+    /// Its name.
+    pub name: String,
+    /// What changes. Out of bounds is answered with a typed error, not as malformed.
+    pub changes: TopicChanges,
+    /// How long the broker may take. 0: no limit.
+    pub timeout_ms: u32,
+}
+
+impl TopicAlter {
+    /// Reads a control part. Name and changes are not judged.
+    pub fn decode(control: &[u8]) -> Result<Self, MalformedError> {
+        let table = read_root::<wire::TopicAlter>(control, TABLES_MAX)?;
+        Ok(Self {
+            name: text(table.name(), "topic alter: length of name")?,
+            changes: TopicChanges {
+                partitions: table.partitions(),
+                retention_ms: table.retention_ms(),
+                retention_bytes: table.retention_bytes(),
+            },
+            timeout_ms: table.timeout_ms(),
+        })
+    }
+}
+
+impl sealed::Table for TopicAlter {
+    fn build(&self, builder: &mut FlatBufferBuilder<'_>) -> WIPOffset<UnionWIPOffset> {
+        let args = wire::TopicAlterArgs {
+            name: Some(builder.create_string(&self.name)),
+            partitions: self.changes.partitions,
+            retention_ms: self.changes.retention_ms,
+            retention_bytes: self.changes.retention_bytes,
+            timeout_ms: self.timeout_ms,
+        };
+        wire::TopicAlter::create(builder, &args).as_union_value()
+    }
+}
+
+/// The topic, as it is on every shard now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TopicAlterReply {
+    /// It.
+    pub topic: TopicInfo,
+}
+
+impl TopicAlterReply {
+    /// Reads a control part.
+    pub fn decode(control: &[u8]) -> Result<Self, MalformedError> {
+        let table = read_root::<wire::TopicAlterReply>(control, TABLES_MAX)?;
+        Ok(Self { topic: topic_from_wire(table.topic())? })
+    }
+}
+
+impl sealed::Table for TopicAlterReply {
+    fn build(&self, builder: &mut FlatBufferBuilder<'_>) -> WIPOffset<UnionWIPOffset> {
+        let topic = Some(topic_to_wire(&self.topic, builder));
+        let args = wire::TopicAlterReplyArgs { topic };
+        wire::TopicAlterReply::create(builder, &args).as_union_value()
+    }
+}
+
 message!(TopicCreate);
 message!(TopicCreateReply);
 message!(TopicList);
@@ -429,3 +504,5 @@ message!(TopicDescribe);
 message!(TopicDescribeReply);
 message!(TopicDelete);
 message!(TopicDeleteReply);
+message!(TopicAlter);
+message!(TopicAlterReply);

@@ -308,6 +308,20 @@ pub fn topic_delete_reply() -> TopicDeleteReply {
     TopicDeleteReply { id: TopicId(5) }
 }
 
+pub fn topic_alter() -> TopicAlter {
+    let changes =
+        TopicChanges { partitions: Some(4), retention_ms: Some(0), retention_bytes: Some(1 << 30) };
+    TopicAlter { name: "orders".into(), changes, timeout_ms: 5_000 }
+}
+
+pub fn topic_alter_bare() -> TopicAlter {
+    TopicAlter { name: "orders".into(), changes: TopicChanges::default(), timeout_ms: 0 }
+}
+
+pub fn topic_alter_reply() -> TopicAlterReply {
+    TopicAlterReply { topic: topic_info() }
+}
+
 pub fn status() -> Status {
     Status { prefix: "requests_".into() }
 }
@@ -344,6 +358,9 @@ macro_rules! for_each_table {
         $call!("topic_describe_reply", TopicDescribeReply, support::topic_describe_reply());
         $call!("topic_delete", TopicDelete, support::topic_delete());
         $call!("topic_delete_reply", TopicDeleteReply, support::topic_delete_reply());
+        $call!("topic_alter", TopicAlter, support::topic_alter());
+        $call!("topic_alter_bare", TopicAlter, support::topic_alter_bare());
+        $call!("topic_alter_reply", TopicAlterReply, support::topic_alter_reply());
         $call!("status", Status, support::status());
         $call!("status_reply", StatusReply, support::status_reply());
     };

@@ -1,4 +1,7 @@
 use super::*;
+use crate::disk::DirectoryId;
+use crate::limits::PARTITIONS_PER_TOPIC_MAX;
+use crate::metadata::codec::BadBytes;
 
 fn lanes(count: u32) -> Command {
     let record = |id| LaneRecord { id: LaneId(id), directory: DirectoryId(0) };
@@ -57,7 +60,7 @@ fn ids_of_a_deleted_topic_are_never_given_out_again() {
     assert_eq!(delete(&mut state, "a"), Outcome::Done(TopicId(1)));
     assert_eq!(delete(&mut state, "a"), Outcome::UnknownTopic);
     assert_eq!(create(&mut state, "a", 2), Outcome::Done(TopicId(2)));
-    assert_eq!(state.topic("a").unwrap().first_partition, PartitionId(3));
+    assert_eq!(state.topic("a").unwrap().ranges[0].first, PartitionId(3));
     let deleted: Vec<bool> = (0..6).map(|id| state.is_deleted(PartitionId(id))).collect();
     assert_eq!(deleted, [false, true, true, false, false, false]);
 }
@@ -94,6 +97,93 @@ fn a_topic_is_found_by_partition_among_many_with_gaps() {
     assert!(found > 50);
 }
 
+fn alter(state: &mut State, name: &str, changes: TopicChanges) -> Outcome {
+    match state.topic_alter(name, changes) {
+        Ok(command) => state.apply(&command),
+        Err(outcome) => outcome,
+    }
+}
+
+fn grow(partitions: u32) -> TopicChanges {
+    TopicChanges { partitions: Some(partitions), ..TopicChanges::default() }
+}
+
+#[test]
+fn an_alteration_changes_what_it_names_and_nothing_else() {
+    let mut state = State::default();
+    state.apply(&lanes(1));
+    create(&mut state, "a", 2);
+    let keep = TopicChanges { retention_bytes: Some(7), ..TopicChanges::default() };
+    assert_eq!(alter(&mut state, "a", keep), Outcome::Done(TopicId(1)));
+    let age = TopicChanges { retention_ms: Some(9), ..TopicChanges::default() };
+    assert_eq!(alter(&mut state, "a", age), Outcome::Done(TopicId(1)));
+    let both = TopicSettings { partitions: 2, retention_ms: Some(9), retention_bytes: Some(7) };
+    assert_eq!(state.topic("a").unwrap().settings, both);
+    let for_ever = TopicChanges { retention_ms: Some(0), ..TopicChanges::default() };
+    alter(&mut state, "a", for_ever);
+    assert_eq!(
+        state.topic("a").unwrap().settings,
+        TopicSettings { retention_ms: None, ..both },
+        "0 takes the bound away"
+    );
+    assert_eq!(alter(&mut state, "b", age), Outcome::UnknownTopic);
+}
+
+#[test]
+fn added_partitions_come_behind_the_old_ones_which_keep_ids_and_lanes() {
+    let mut state = State::default();
+    state.apply(&lanes(2));
+    create(&mut state, "a", 2);
+    create(&mut state, "b", 1);
+    let before: Vec<_> = state.topic("a").unwrap().partitions().collect();
+    assert_eq!(alter(&mut state, "a", grow(4)), Outcome::Done(TopicId(1)));
+    let a = Arc::clone(state.topic("a").unwrap());
+    let after: Vec<_> = a.partitions().collect();
+    assert_eq!(after[..2], before[..]);
+    assert_eq!([after[2].0, after[3].0], [PartitionId(4), PartitionId(5)]);
+    assert_eq!(a.settings.partitions, 4);
+    for (partition, name) in [(1, "a"), (2, "a"), (3, "b"), (4, "a"), (5, "a")] {
+        assert_eq!(&*state.topic_of(PartitionId(partition)).unwrap().name, name);
+    }
+    assert_eq!(state.topic_of(PartitionId(6)), None);
+    assert_eq!(alter(&mut state, "a", grow(3)), Outcome::FewerPartitions);
+    assert_eq!(alter(&mut state, "a", grow(PARTITIONS_PER_TOPIC_MAX + 1)), Outcome::Invalid);
+    assert_eq!(State::from_image(&state.image()), Ok(state.clone()));
+    delete(&mut state, "a");
+    let gone: Vec<bool> = (1..6).map(|id| state.is_deleted(PartitionId(id))).collect();
+    assert_eq!(gone, [true, true, false, true, true]);
+    assert_eq!(state.topic_of(PartitionId(4)), None);
+}
+
+#[test]
+fn of_two_alterations_under_way_the_second_adds_what_the_first_has_not() {
+    let mut state = State::default();
+    state.apply(&lanes(2));
+    create(&mut state, "a", 1);
+    let first = state.topic_alter("a", grow(3)).unwrap();
+    let second = state.topic_alter("a", grow(4)).unwrap();
+    let fewer = state.topic_alter("a", grow(2)).unwrap();
+    assert_eq!(state.apply(&first), Outcome::Done(TopicId(1)));
+    assert_eq!(state.apply(&second), Outcome::Done(TopicId(1)));
+    assert_eq!(state.apply(&fewer), Outcome::FewerPartitions);
+    let a = state.topic("a").unwrap();
+    assert_eq!((a.settings.partitions, a.links.len()), (4, 4));
+    let ids: Vec<u32> = a.partitions().map(|(id, _)| id.0).collect();
+    assert_eq!(ids, [1, 2, 3, 4]);
+}
+
+#[test]
+fn an_alteration_does_not_reach_a_topic_of_the_same_name_made_later() {
+    let mut state = State::default();
+    state.apply(&lanes(1));
+    create(&mut state, "a", 1);
+    let late = state.topic_alter("a", grow(2)).unwrap();
+    delete(&mut state, "a");
+    create(&mut state, "a", 1);
+    assert_eq!(state.apply(&late), Outcome::UnknownTopic);
+    assert_eq!(state.topic("a").unwrap().settings.partitions, 1);
+}
+
 #[test]
 fn boot_is_once_and_lanes_must_exist() {
     let mut state = State::default();
@@ -115,6 +205,7 @@ fn an_image_is_the_state_and_no_flipped_bit_is_another() {
     create(&mut state, "b", 1);
     create(&mut state, "c", 1);
     delete(&mut state, "b");
+    alter(&mut state, "a", grow(5));
     let image = state.image();
     assert_eq!(State::from_image(&image), Ok(state));
     for bit in 0..image.len() * 8 {
@@ -131,6 +222,7 @@ fn an_image_that_contradicts_itself_is_refused_without_a_panic() {
     create(&mut state, "a", 3);
     delete(&mut state, "a");
     create(&mut state, "b", 2);
+    alter(&mut state, "b", grow(3));
     let image = state.image();
     let mut refused = 0;
     // Another value in each byte, with the checksum made right again.

@@ -1,5 +1,6 @@
 //! Stories of a shard: the state before, one event, what it did.
 
+mod altering;
 mod conversation;
 mod data;
 mod forwarding;

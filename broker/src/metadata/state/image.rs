@@ -1,0 +1,188 @@
+//! The state as bytes in a checkpoint entry, and back.
+//!
+//! ```text
+//! crc32c u32 (of all that follows) | format u8 = 2 | tag u8 = 0x49 | 0 u16
+//! version u64 | next_topic u32 | next_partition u32
+//! count u32, count x directory u16                               lanes 1, 2, 3, ...
+//! count u32, count x topic | count u32, count x (first u32, count u32)      the deleted partitions
+//! topic: id u32 | name | retention_ms u64 | retention_bytes u64 | count u32, count x (first u32, count u32)
+//!        | count u32, count x (lane u32, first_offset u64)
+//! ```
+//! In format 1, which is read as well, a topic had one range of partitions: its first id stood
+//! there alone.
+
+use std::sync::Arc;
+
+use corelog_protocol::ids::{LaneId, Offset, PartitionId, TopicId};
+
+use super::State;
+use crate::disk::DirectoryId;
+use crate::metadata::codec::{BadBytes, Reader, Writer};
+use crate::metadata::topic::{
+    LaneRecord, Link, PartitionRange, Topic, TopicSettings, is_valid_name,
+};
+
+const IMAGE_FORMAT: u8 = 2;
+const IMAGE_FORMAT_ONE_RANGE: u8 = 1;
+const IMAGE_TAG: u8 = 0x49;
+
+impl State {
+    /// The whole state as the body of a checkpoint entry.
+    pub fn image(&self) -> Vec<u8> {
+        let mut writer = Writer::new(IMAGE_FORMAT, IMAGE_TAG);
+        writer.u64(self.version);
+        writer.u32(self.next_topic);
+        writer.u32(self.next_partition);
+        writer.u32(self.lanes.len() as u32);
+        for lane in &self.lanes {
+            writer.u16(lane.directory.0);
+        }
+        writer.u32(self.topics.len() as u32);
+        for topic in self.topics.values() {
+            writer.u32(topic.id.0);
+            writer.text(&topic.name);
+            writer.optional(topic.settings.retention_ms);
+            writer.optional(topic.settings.retention_bytes);
+            writer.u32(topic.ranges.len() as u32);
+            for range in &topic.ranges {
+                writer.u32(range.first.0);
+                writer.u32(range.count);
+            }
+            writer.u32(topic.links.len() as u32);
+            for link in &topic.links {
+                writer.u32(link.lane.0);
+                writer.u64(link.first_offset.0);
+            }
+        }
+        writer.u32(self.deleted.len() as u32);
+        for range in &self.deleted {
+            writer.u32(range.first.0);
+            writer.u32(range.count);
+        }
+        writer.finish()
+    }
+
+    /// Reads what `image` wrote; anything that could not have been written is refused.
+    pub fn from_image(body: &[u8]) -> Result<Self, BadBytes> {
+        let read = |format| Reader::new(body, format).map(|read| (format, read));
+        let read = read(IMAGE_FORMAT).or_else(|_| read(IMAGE_FORMAT_ONE_RANGE));
+        let (format, (tag, mut reader)) = read?;
+        if tag != IMAGE_TAG {
+            return Err(BadBytes);
+        }
+        let mut state = Self { version: reader.u64()?, ..Self::default() };
+        state.next_topic = reader.u32()?;
+        state.next_partition = reader.u32()?;
+        let directories = reader.list(|reader| reader.u16().map(DirectoryId))?;
+        let record = |(directory, id)| LaneRecord { id: LaneId(id), directory };
+        state.lanes = directories.into_iter().zip(1..).map(record).collect();
+        state.counts = vec![0; state.lanes.len()];
+        let topics = reader.list(|reader| read_topic(reader, format))?;
+        let mut last = TopicId(0);
+        for topic in topics {
+            if topic.id <= last || topic.id.0 >= state.next_topic {
+                return Err(BadBytes);
+            }
+            last = topic.id;
+            for range in &topic.ranges {
+                let is_given_out = range.end().is_some_and(|end| end <= state.next_partition);
+                let is_new = state.ranges.insert(range.first, topic.id).is_none();
+                if range.first.0 == 0 || range.count == 0 || !is_given_out || !is_new {
+                    return Err(BadBytes);
+                }
+            }
+            for link in &topic.links {
+                let at = link.lane.0.checked_sub(1).ok_or(BadBytes)?;
+                *state.counts.get_mut(at as usize).ok_or(BadBytes)? += 1;
+            }
+            if state.names.insert(topic.name.clone(), topic.id).is_some() {
+                return Err(BadBytes);
+            }
+            state.topics.insert(topic.id, Arc::new(topic));
+        }
+        if !state.are_ranges_apart() {
+            return Err(BadBytes);
+        }
+        state.deleted = reader.list(read_range)?;
+        let sorted = state.deleted.windows(2).all(|pair| {
+            pair[0].first.0.checked_add(pair[0].count).is_some_and(|end| end < pair[1].first.0)
+        });
+        if !sorted {
+            return Err(BadBytes);
+        }
+        reader.finish()?;
+        Ok(state)
+    }
+
+    /// No partition is of two topics.
+    fn are_ranges_apart(&self) -> bool {
+        let mut ranges: Vec<_> = self.topics.values().flat_map(|topic| &topic.ranges).collect();
+        ranges.sort_by_key(|range| range.first);
+        ranges.windows(2).all(|pair| pair[0].end().is_some_and(|end| end <= pair[1].first.0))
+    }
+}
+
+fn read_range(reader: &mut Reader<'_>) -> Result<PartitionRange, BadBytes> {
+    Ok(PartitionRange { first: PartitionId(reader.u32()?), count: reader.u32()? })
+}
+
+fn read_topic(reader: &mut Reader<'_>, format: u8) -> Result<Topic, BadBytes> {
+    let id = TopicId(reader.u32()?);
+    let name: Box<str> = reader.text()?.into();
+    let retention_ms = reader.optional()?;
+    let retention_bytes = reader.optional()?;
+    let mut ranges = match format {
+        IMAGE_FORMAT_ONE_RANGE => {
+            vec![PartitionRange { first: PartitionId(reader.u32()?), count: 0 }]
+        }
+        _ => reader.list(read_range)?,
+    };
+    let links = reader.list(|reader| {
+        Ok(Link { lane: LaneId(reader.u32()?), first_offset: Offset(reader.u64()?) })
+    })?;
+    let partitions = u32::try_from(links.len()).map_err(|_| BadBytes)?;
+    let settings = TopicSettings { partitions, retention_ms, retention_bytes };
+    if let (IMAGE_FORMAT_ONE_RANGE, [only]) = (format, &mut ranges[..]) {
+        only.count = partitions;
+    }
+    let count = ranges.iter().map(|range| u64::from(range.count)).sum::<u64>();
+    if !settings.is_valid() || !is_valid_name(&name) || count != u64::from(partitions) {
+        return Err(BadBytes);
+    }
+    Ok(Topic { id, name, settings, ranges, links })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::Command;
+
+    #[test]
+    fn an_image_of_format_1_is_read() {
+        let mut state = State::default();
+        let record = |id| LaneRecord { id: LaneId(id), directory: DirectoryId(0) };
+        state.apply(&Command::Boot { lanes: vec![record(1)] });
+        let settings = TopicSettings { partitions: 2, retention_ms: None, retention_bytes: None };
+        state.apply(&state.topic_create("a", settings).unwrap());
+
+        let mut writer = Writer::new(IMAGE_FORMAT_ONE_RANGE, IMAGE_TAG);
+        writer.u64(2);
+        writer.u32(2);
+        writer.u32(3);
+        writer.u32(1);
+        writer.u16(0);
+        writer.u32(1);
+        writer.u32(1);
+        writer.text("a");
+        writer.optional(None);
+        writer.optional(None);
+        writer.u32(1);
+        writer.u32(2);
+        for _ in 0..2 {
+            writer.u32(1);
+            writer.u64(0);
+        }
+        writer.u32(0);
+        assert_eq!(State::from_image(&writer.finish()), Ok(state));
+    }
+}
