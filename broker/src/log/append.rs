@@ -275,7 +275,8 @@ impl Log {
         self.counters.bytes_data += building.len as u64;
         self.counters.bytes_padding += (disk_bytes - building.len) as u64;
         self.forecast.observe(building.len);
-        self.pipeline.on_write_ordered(building.number, file, self.next_lsn);
+        let now = io.now.monotonic;
+        self.pipeline.on_write_ordered(building.number, file, self.next_lsn, now);
         self.cache.push(CachedCommit {
             slot,
             capacity: building.capacity,
@@ -319,6 +320,7 @@ impl Log {
             }
             self.events.push_back(LogEvent::Durable {
                 through: Lsn(durable.end_lsn.0 - 1),
+                write_ordered_at: durable.write_ordered_at,
                 write_done_at: durable.write_done_at,
                 flush_done_at: io.now.monotonic,
             });

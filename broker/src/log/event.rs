@@ -174,6 +174,7 @@ pub enum LogEvent {
     /// Everything through this LSN is durable, and on a lane with one replica committed.
     Durable {
         through: Lsn,
+        write_ordered_at: Monotonic,
         write_done_at: Monotonic,
         flush_done_at: Monotonic,
     },

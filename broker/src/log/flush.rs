@@ -31,6 +31,7 @@ struct Flight {
     file: FileId,
     end_lsn: Lsn,
     stage: Stage,
+    write_ordered_at: Monotonic,
     write_done_at: Monotonic,
 }
 
@@ -39,6 +40,7 @@ struct Flight {
 pub struct Durable {
     pub number: u64,
     pub end_lsn: Lsn,
+    pub write_ordered_at: Monotonic,
     pub write_done_at: Monotonic,
 }
 
@@ -67,7 +69,7 @@ impl Pipeline {
     }
 
     /// The write of a commit was ordered.
-    pub fn on_write_ordered(&mut self, number: u64, file: FileId, end_lsn: Lsn) {
+    pub fn on_write_ordered(&mut self, number: u64, file: FileId, end_lsn: Lsn, at: Monotonic) {
         assert!(self.flights.len() < COMMITS_IN_FLIGHT_MAX);
         if let Some(last) = self.flights.back() {
             assert!(last.number < number);
@@ -79,6 +81,7 @@ impl Pipeline {
             file,
             end_lsn,
             stage: Stage::Writing,
+            write_ordered_at: at,
             write_done_at,
         });
     }
@@ -147,7 +150,12 @@ impl Pipeline {
 }
 
 fn durable(flight: &Flight) -> Durable {
-    Durable { number: flight.number, end_lsn: flight.end_lsn, write_done_at: flight.write_done_at }
+    Durable {
+        number: flight.number,
+        end_lsn: flight.end_lsn,
+        write_ordered_at: flight.write_ordered_at,
+        write_done_at: flight.write_done_at,
+    }
 }
 
 #[cfg(test)]
@@ -161,7 +169,7 @@ mod tests {
     fn pipeline(commits: &[(u64, FileId)]) -> Pipeline {
         let mut pipeline = Pipeline::new();
         for (number, file) in commits {
-            pipeline.on_write_ordered(*number, *file, Lsn(10 * number));
+            pipeline.on_write_ordered(*number, *file, Lsn(10 * number), T);
         }
         pipeline
     }

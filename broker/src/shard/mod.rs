@@ -20,6 +20,7 @@ mod gather;
 mod hello;
 pub mod jobs;
 mod lane;
+mod latency;
 pub mod message;
 mod metadata_keeper;
 mod offsets;
@@ -60,6 +61,7 @@ use fetch::FetchJob;
 use gather::Gather;
 use jobs::{JobId, Jobs};
 use lane::Lane;
+use latency::RecentLatency;
 use metadata_keeper::MetadataKeeper;
 use offsets::OffsetsJob;
 use partitions::Partitions;
@@ -74,6 +76,9 @@ pub struct Shard {
     counters: ShardCounters,
     ops: OpIds,
     started_at: Monotonic,
+    /// From the order to write a commit to its completion, and from there to that of its flush.
+    commit_writes: RecentLatency,
+    commit_flushes: RecentLatency,
     view: Arc<View>,
     has_view: bool,
     /// By the owner in their order numbers. On shard 0 the first is the metadata lane.
@@ -134,6 +139,8 @@ impl Shard {
             counters: ShardCounters::default(),
             ops: OpIds::default(),
             started_at: Monotonic(0),
+            commit_writes: RecentLatency::default(),
+            commit_flushes: RecentLatency::default(),
             view: Arc::default(),
             has_view: false,
             lanes: Vec::new(),

@@ -61,6 +61,11 @@ impl Partitions {
         Some(page.slots[id.0 as usize % PAGE]).filter(|&slot| slot != NONE)
     }
 
+    /// How many are served.
+    pub fn count(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     #[inline]
     pub fn get(&self, id: PartitionId) -> Option<&Partition> {
         self.slots[self.slot(id)? as usize].as_ref()
@@ -132,5 +137,7 @@ mod tests {
             assert_eq!(found, lives.then_some(id as u16), "{id}");
         }
         assert!(partitions.get(PartitionId(u32::MAX)).is_none());
+        let living = (0..2_200).filter(|&id| partitions.get(PartitionId(id)).is_some()).count();
+        assert_eq!(partitions.count(), living);
     }
 }

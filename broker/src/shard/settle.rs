@@ -52,7 +52,10 @@ impl Shard {
     fn on_log_event<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize, event: LogEvent) {
         let is_metadata = self.lanes[lane].id == LaneId::METADATA;
         match event {
-            LogEvent::Durable { through, write_done_at, flush_done_at } => {
+            LogEvent::Durable { through, write_ordered_at, write_done_at, flush_done_at } => {
+                let now = cx.now.monotonic;
+                self.commit_writes.record(now, write_done_at - write_ordered_at);
+                self.commit_flushes.record(now, flush_done_at - write_done_at);
                 if is_metadata {
                     self.on_metadata_durable(cx, through);
                 } else {

@@ -7,6 +7,7 @@ use super::event::Conn;
 use super::{Cx, Shard};
 use crate::log::LogCounters;
 use crate::memory::Memory;
+use crate::time::Monotonic;
 
 impl Shard {
     pub(super) fn on_status_request<M: Memory>(
@@ -23,12 +24,23 @@ impl Shard {
     }
 
     /// Visits all counters in the order that every shard of this version has.
-    fn each_counter(&self, memory_used_bytes: u64, mut visit: impl FnMut(&str, u64)) {
+    fn each_counter(
+        &self,
+        now: Monotonic,
+        memory_used_bytes: u64,
+        mut visit: impl FnMut(&str, u64),
+    ) {
         visit("memory_used_bytes", memory_used_bytes);
         visit("memory_budget_bytes", self.config.memory_bytes as u64);
         visit("connections", u64::from(self.sessions.count()));
         visit("lanes", self.lanes.len() as u64);
+        visit("partitions", self.partitions.count() as u64);
         visit("fetches_open", self.fetches.len() as u64);
+        // Of the last one to two minutes; 0 when there was no commit.
+        visit("commit_write_p50_us", self.commit_writes.percentile_us(now, 500));
+        visit("commit_write_p99_us", self.commit_writes.percentile_us(now, 990));
+        visit("commit_flush_p50_us", self.commit_flushes.percentile_us(now, 500));
+        visit("commit_flush_p99_us", self.commit_flushes.percentile_us(now, 990));
         self.counters.each(&mut visit);
         let mut log = LogCounters::default();
         self.lanes.iter().for_each(|lane| log.add(lane.log.counters()));
@@ -40,7 +52,7 @@ impl Shard {
     pub(super) fn counter_values<M: Memory>(&self, cx: &Cx<'_, M>) -> Vec<u64> {
         let used = (cx.memory.used_bytes() + self.held_bytes) as u64;
         let mut values = Vec::new();
-        self.each_counter(used, |_, value| values.push(value));
+        self.each_counter(cx.now.monotonic, used, |_, value| values.push(value));
         values
     }
 
@@ -55,7 +67,7 @@ impl Shard {
         let mut names = Vec::new();
         let mut places = Vec::new();
         let mut at = 0;
-        self.each_counter(0, |name, _| {
+        self.each_counter(cx.now.monotonic, 0, |name, _| {
             if name.starts_with(prefix) && names.len() < COUNTERS_MAX {
                 names.push(name.to_owned());
                 places.push(at);

@@ -22,6 +22,7 @@ fn an_append_is_acknowledged_after_its_write_and_then_its_flush() {
     let appended = rig.append(P, &body(1, 100)).unwrap();
     assert_eq!((appended.base_offset, appended.epoch.0), (Offset(0), 1));
     assert!(rig.orders.is_empty(), "a turn comes first, so that others can join");
+    rig.now.monotonic = Monotonic(40);
     rig.call(|log, io| log.on_turn(io));
     assert_eq!(rig.orders.len(), 1);
     rig.now.monotonic = Monotonic(50);
@@ -29,10 +30,13 @@ fn an_append_is_acknowledged_after_its_write_and_then_its_flush() {
     assert_eq!(rig.durable(), [0; 0]);
     rig.now.monotonic = Monotonic(70);
     rig.complete(is_flush);
-    let [LogEvent::Durable { through, write_done_at, flush_done_at }] = rig.events[..] else {
+    let [LogEvent::Durable { through, write_ordered_at, write_done_at, flush_done_at }] =
+        rig.events[..]
+    else {
         panic!("{:?}", rig.events);
     };
     assert_eq!(through, appended.lsn);
+    assert_eq!(write_ordered_at, Monotonic(40));
     assert_eq!((write_done_at, flush_done_at), (Monotonic(50), Monotonic(70)));
     assert_eq!(rig.log.partition(P).unwrap().committed_end, Offset(1));
 }

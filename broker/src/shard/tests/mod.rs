@@ -7,4 +7,5 @@ mod forwarding;
 mod lifecycle;
 mod polling;
 mod pressure;
+mod status;
 mod world;
