@@ -81,6 +81,22 @@ fn a_wrong_setting_is_refused_with_the_nearest_known_one() {
 }
 
 #[test]
+fn environment_variables_go_over_the_file_and_a_near_miss_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = write_config(directory.path(), "listen = \"nowhere\"");
+    let check = |name: &str, value: &str| {
+        corelogd(&config).arg("--check-config").env(name, value).output().expect("it runs")
+    };
+    assert!(!check("CORELOG_SHARDS", "1").status.success(), "the file alone is wrong");
+    assert!(check("CORELOG_LISTEN", "127.0.0.1:0").status.success());
+    let sentence = refusal(&check("CORELOG_LISEN", "127.0.0.1:0"), FatalReason::Config);
+    assert_eq!(sentence, "Unknown variable `CORELOG_LISEN`: did you mean `CORELOG_LISTEN`?");
+    let options = ["--listen", "127.0.0.1:0", "--data", "elsewhere", "--check-config"];
+    let output = corelogd(&config).args(options).env("CORELOG_LISTEN", "127.0.0.1:1").output();
+    assert!(output.expect("it runs").status.success());
+}
+
+#[test]
 fn check_config_starts_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
     let config = write_config(directory.path(), "");

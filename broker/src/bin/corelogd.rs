@@ -2,10 +2,12 @@
 //! (SIGTERM or SIGINT), and says on stderr, in one sentence, why it does not start.
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::exit;
 
 use clap::Parser;
+use corelog_broker::config::environment::PREFIX;
 use corelog_broker::config::{Config, ConfigError};
 use corelog_broker::driver::{Broker, StartError, StopSignal};
 
@@ -14,8 +16,17 @@ use corelog_broker::driver::{Broker, StartError, StopSignal};
 #[command(version)]
 struct Arguments {
     /// The configuration, a TOML file. Without it every setting has its default.
+    ///
+    /// Environment variables go over the file: CORELOG_LISTEN for `listen`,
+    /// CORELOG_LOG_SEGMENT_BYTES for `log.segment_bytes`, and so on.
     #[arg(long)]
     config: Option<PathBuf>,
+    /// A data directory. May be given several times, one for each disk. Goes over the file.
+    #[arg(long, value_name = "DIRECTORY")]
+    data: Vec<PathBuf>,
+    /// Where clients connect. Goes over the file.
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<SocketAddr>,
     /// Says whether the configuration is good, and starts nothing.
     #[arg(long)]
     check_config: bool,
@@ -55,14 +66,32 @@ fn main() {
 }
 
 fn read_config(arguments: &Arguments) -> Result<Config, StartError> {
-    let Some(path) = &arguments.config else { return Ok(Config::default()) };
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        ConfigError(format!(
-            "Cannot read the configuration {} ({error}): check the path and its permissions.",
-            path.display()
-        ))
-    })?;
-    Ok(Config::parse(&text)?)
+    let text = match &arguments.config {
+        None => String::new(),
+        Some(path) => std::fs::read_to_string(path).map_err(|error| {
+            ConfigError(format!(
+                "Cannot read the configuration {} ({error}): check the path and its permissions.",
+                path.display()
+            ))
+        })?,
+    };
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else { continue };
+        let value = value.into_string().map_err(|_| {
+            ConfigError(format!("The variable `{name}` is no text: write it in UTF-8."))
+        })?;
+        variables.push((name.to_owned(), value));
+    }
+    let mut config = Config::load(&text, variables)?;
+    if let Some(listen) = arguments.listen {
+        config.listen = listen;
+    }
+    if !arguments.data.is_empty() {
+        config.data.clone_from(&arguments.data);
+    }
+    config.check()?;
+    Ok(config)
 }
 
 fn refuse(error: &StartError) -> ! {

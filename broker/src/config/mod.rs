@@ -1,9 +1,11 @@
 //! The settings of a broker: one TOML file, or this struct filled in by a program that embeds one.
 //! Parses and checks; reads no file and asks no host. Every key is explained in `corelogd.toml`.
+//! Environment variables may go over the file: see `environment.rs`.
 //!
 //! An unknown key is an error that names the nearest known one: a typing error in a retention
 //! setting must not be found out a week later.
 
+pub mod environment;
 mod suggest;
 
 use std::fmt;
@@ -168,11 +170,22 @@ impl Config {
 
     /// Reads the text of a configuration file.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let table: toml::Table = toml::from_str(text)
+        Self::load(text, [])
+    }
+
+    /// Reads the text of a configuration file (perhaps an empty one), and settings from environment
+    /// variables, which go over it. Variables that are none of ours are passed over.
+    pub fn load(
+        text: &str,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut table: toml::Table = toml::from_str(text)
             .map_err(|error| ConfigError(format!("The file is not valid TOML: {error}")))?;
-        if let Some(unknown) = suggest::unknown_key(&table, &known_keys()) {
+        let known = known_keys();
+        if let Some(unknown) = suggest::unknown_key(&table, &known) {
             return Err(ConfigError(unknown));
         }
+        environment::overlay(&mut table, &known, variables)?;
         let config: Self =
             toml::Value::Table(table).try_into().map_err(|error: toml::de::Error| {
                 ConfigError(format!("A setting has a wrong value: {}", error.message()))
@@ -305,6 +318,23 @@ mod tests {
         }
         let documented: toml::Table = toml::from_str(DOCUMENTED).expect("valid");
         walk(&known_keys(), &documented, "");
+    }
+
+    #[test]
+    fn every_key_has_a_comment_above_it() {
+        let lines: Vec<&str> = DOCUMENTED.lines().collect();
+        let mut keys = 0;
+        for (above, line) in lines.iter().zip(&lines[1..]) {
+            if line.contains(" = ") && !line.starts_with('#') {
+                assert!(above.starts_with("# "), "{line} has no comment");
+                keys += 1;
+            }
+        }
+        fn count(table: &toml::Table) -> usize {
+            let values = table.values();
+            values.map(|value| value.as_table().map_or(1, |inner| inner.len())).sum()
+        }
+        assert_eq!(keys, count(&known_keys()));
     }
 
     #[test]

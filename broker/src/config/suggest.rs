@@ -17,12 +17,16 @@ pub fn unknown_key(given: &Table, known: &Table) -> Option<String> {
             (by_path.min(by_last), path)
         })
         .min()?;
-    // A third of the letters may be wrong; beyond that a suggestion would be a guess.
-    if nearest.0 <= 1 + last(&unknown).chars().count() / 3 {
+    if is_near(nearest.0, &last(&unknown)) {
         Some(format!("Unknown setting `{unknown}`: did you mean `{}`?", nearest.1))
     } else {
         Some(format!("Unknown setting `{unknown}`: the known ones are listed in corelogd.toml."))
     }
+}
+
+/// A third of the letters may be wrong; beyond that a suggestion would be a guess.
+pub fn is_near(letters: usize, name: &str) -> bool {
+    letters <= 1 + name.chars().count() / 3
 }
 
 fn first_unknown(given: &Table, known: &Table, prefix: &str) -> Option<String> {
@@ -52,7 +56,7 @@ fn paths(known: &Table, prefix: &str, into: &mut Vec<String>) {
 }
 
 /// Levenshtein distance: letters to insert, remove or replace.
-fn distance(left: &str, right: &str) -> usize {
+pub fn distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.chars().collect();
     let mut row: Vec<usize> = (0..=right.len()).collect();
     for (i, a) in left.chars().enumerate() {
