@@ -61,7 +61,8 @@ pub async fn accept_loop(core: Rc<Core>, listener: std::net::TcpListener, door: 
                     leave(&core, ticket, peer.ip());
                     match preamble {
                         Ok((preamble, socket)) => route(&core, preamble, socket, peer, door),
-                        Err(reason) => refuse(&core, peer, &reason),
+                        Err(Turned::Silent) => tracing::debug!(%peer, "a connection said nothing"),
+                        Err(Turned::Refused(reason)) => refuse(&core, peer, &reason),
                     }
                 })
                 .detach();
@@ -96,6 +97,19 @@ fn route(core: &Rc<Core>, preamble: Preamble, socket: OwnedFd, peer: SocketAddr,
     });
 }
 
+/// Why a connection is not handed on.
+enum Turned {
+    /// It closed before its first byte: someone looked whether anybody listens.
+    Silent,
+    Refused(String),
+}
+
+impl From<String> for Turned {
+    fn from(reason: String) -> Self {
+        Self::Refused(reason)
+    }
+}
+
 /// Reads 16 bytes and no more. The socket that comes back is close-on-exec, which accepting does
 /// not make it here.
 async fn read_preamble(
@@ -103,7 +117,7 @@ async fn read_preamble(
     ticket: u64,
     mut stream: TcpStream,
     time_max: Duration,
-) -> Result<(Preamble, OwnedFd), String> {
+) -> Result<(Preamble, OwnedFd), Turned> {
     let mut bytes = [0; PREAMBLE_BYTES];
     let mut have = 0;
     let mut deadline = Timer::new(time_max);
@@ -113,17 +127,20 @@ async fn read_preamble(
             inner.life == Life::Dead
         });
         if dead {
-            return Poll::Ready(Err("the broker ends".to_owned()));
+            return Poll::Ready(Err("the broker ends".to_owned().into()));
         }
         while have < PREAMBLE_BYTES {
             match Pin::new(&mut stream).poll_read(cx, &mut bytes[have..]) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err("it closed again".to_owned())),
+                Poll::Ready(Ok(0)) if have == 0 => return Poll::Ready(Err(Turned::Silent)),
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err("it closed again".to_owned().into()));
+                }
                 Poll::Ready(Ok(count)) => have += count,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.to_string())),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.to_string().into())),
                 Poll::Pending => {
                     return Pin::new(&mut deadline)
                         .poll(cx)
-                        .map(|_| Err("its preamble did not come in time".to_owned()));
+                        .map(|_| Err("its preamble did not come in time".to_owned().into()));
                 }
             }
             // Another protocol is told by its first bytes; it may never send 16.
@@ -136,8 +153,10 @@ async fn read_preamble(
     .await?;
     let preamble = match Preamble::decode(&bytes[..have]) {
         Ok(preamble) => preamble,
-        Err(PreambleError::Incomplete { .. }) => return Err(PreambleError::Magic.to_string()),
-        Err(error) => return Err(error.to_string()),
+        Err(PreambleError::Incomplete { .. }) => {
+            return Err(PreambleError::Magic.to_string().into());
+        }
+        Err(error) => return Err(error.to_string().into()),
     };
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     // SAFETY: the stream owns the descriptor and lives until the end of this function.
