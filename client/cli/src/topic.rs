@@ -152,7 +152,7 @@ fn alter(
     let info = altered.map_err(context.of_topic(topic))?;
     match output.json {
         true => output.json(&topic_json(&info)),
-        false => output.line(&format!("topic {topic} has {} from now on", settings_text(&info))),
+        false => output.line(&format!("topic {topic} now has {}", settings_text(&info))),
     }
 }
 
