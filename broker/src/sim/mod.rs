@@ -3,7 +3,8 @@
 //! Enter at [`run::run_seed`]. [`plan`] draws what a seed does, [`world`] lets it happen, [`check`] judges it.
 //! [`disk`] is the disk that loses, tears and flips, [`memory`] the pool that finds leaks. Nothing
 //! here decides anything for a broker: it carries out effects, as the driver does, and delivers
-//! events, at times and with faults that the seed chose. [`sweep`] leaves nothing to chance instead.
+//! events, at times and with faults that the seed chose. [`sweep`] leaves nothing to chance instead, and so does
+//! [`scene`], in which tests and fuzz targets say what happens next.
 
 pub mod check;
 pub mod coverage;
@@ -12,6 +13,7 @@ pub mod memory;
 pub mod plan;
 pub mod queue;
 pub mod run;
+pub mod scene;
 pub mod sweep;
 pub mod tally;
 pub mod trace;

@@ -8,4 +8,5 @@ mod lifecycle;
 mod polling;
 mod pressure;
 mod status;
-mod world;
+
+use crate::sim::scene as world;
