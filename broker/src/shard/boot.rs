@@ -106,15 +106,12 @@ impl Shard {
 
     /// Partitions of deleted topics may still be in the log of a lane that has just recovered.
     pub(super) fn delete_what_is_deleted(&mut self, lane: usize) {
+        let state = self.view.state();
         let log = &mut self.lanes[lane].log;
-        for range in self.view.state().deleted() {
-            let ids = range.first.0..range.first.0 + range.count;
-            for id in ids.map(corelog_protocol::ids::PartitionId) {
-                if log.partition(id).is_some() {
-                    log.delete_partition(id);
-                }
-            }
-        }
+        // By what the log knows: a list of deleted ranges may name far more.
+        let known = log.partitions().map(|(id, _)| id);
+        let deleted: Vec<_> = known.filter(|id| state.is_deleted(*id)).collect();
+        deleted.into_iter().for_each(|id| log.delete_partition(id));
     }
 
     /// Says that connections are welcome, once, when all lanes are recovered or failed.

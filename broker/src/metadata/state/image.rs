@@ -26,6 +26,9 @@ const IMAGE_FORMAT: u8 = 2;
 const IMAGE_FORMAT_ONE_RANGE: u8 = 1;
 const IMAGE_TAG: u8 = 0x49;
 
+/// No version in an image is greater: commands are counted one by one, so such a one is forged.
+const VERSION_MAX: u64 = 1 << 62;
+
 impl State {
     /// The whole state as the body of a checkpoint entry.
     pub fn image(&self) -> Vec<u8> {
@@ -71,6 +74,9 @@ impl State {
             return Err(BadBytes);
         }
         let mut state = Self { version: reader.u64()?, ..Self::default() };
+        if state.version > VERSION_MAX {
+            return Err(BadBytes);
+        }
         state.next_topic = reader.u32()?;
         state.next_partition = reader.u32()?;
         let directories = reader.list(|reader| reader.u16().map(DirectoryId))?;
@@ -100,23 +106,32 @@ impl State {
             }
             state.topics.insert(topic.id, Arc::new(topic));
         }
-        if !state.are_ranges_apart() {
-            return Err(BadBytes);
-        }
         state.deleted = reader.list(read_range)?;
-        let sorted = state.deleted.windows(2).all(|pair| {
-            pair[0].first.0.checked_add(pair[0].count).is_some_and(|end| end < pair[1].first.0)
-        });
-        if !sorted {
+        if !state.are_deleted_possible() || !state.are_ranges_apart() {
             return Err(BadBytes);
         }
         reader.finish()?;
         Ok(state)
     }
 
-    /// No partition is of two topics.
+    /// The deleted ranges are of ids that were given out, sorted, and do not touch: else they would
+    /// have been merged.
+    fn are_deleted_possible(&self) -> bool {
+        let was_given_out = |range: &PartitionRange| {
+            let end = range.end().is_some_and(|end| end <= self.next_partition);
+            range.first.0 > 0 && range.count > 0 && end
+        };
+        self.deleted.iter().all(was_given_out)
+            && self
+                .deleted
+                .windows(2)
+                .all(|pair| pair[0].end().is_some_and(|end| end < pair[1].first.0))
+    }
+
+    /// No partition is of two topics, and none of a topic is deleted.
     fn are_ranges_apart(&self) -> bool {
-        let mut ranges: Vec<_> = self.topics.values().flat_map(|topic| &topic.ranges).collect();
+        let living = self.topics.values().flat_map(|topic| &topic.ranges);
+        let mut ranges: Vec<_> = living.chain(&self.deleted).collect();
         ranges.sort_by_key(|range| range.first);
         ranges.windows(2).all(|pair| pair[0].end().is_some_and(|end| end <= pair[1].first.0))
     }

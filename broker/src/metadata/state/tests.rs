@@ -237,3 +237,35 @@ fn an_image_that_contradicts_itself_is_refused_without_a_panic() {
     }
     assert!(refused > 50);
 }
+
+/// An image with its checksum made right after a change.
+fn forged(state: &State, change: impl Fn(&mut [u8])) -> Vec<u8> {
+    let mut image = state.image();
+    change(&mut image);
+    let crc = crc32c::crc32c(&image[4..]);
+    image[..4].copy_from_slice(&crc.to_le_bytes());
+    image
+}
+
+#[test]
+fn an_image_with_deleted_ranges_that_cannot_be_is_refused() {
+    let mut state = State::default();
+    state.apply(&lanes(1));
+    for name in ["a", "b", "c"] {
+        create(&mut state, name, 2);
+    }
+    delete(&mut state, "b");
+    let end = state.image().len();
+    // The last eight bytes: the only range, partitions 3 and 4 of those below 7.
+    for (first, count) in [(3, u32::MAX), (u32::MAX, 2), (3, 5), (3, 0), (2, 1), (4, 2), (0, 1)] {
+        let image = forged(&state, |image| {
+            image[end - 8..end - 4].copy_from_slice(&u32::to_le_bytes(first));
+            image[end - 4..].copy_from_slice(&count.to_le_bytes());
+        });
+        assert_eq!(State::from_image(&image), Err(BadBytes), "{count} from {first}");
+    }
+    let counted_too_far =
+        forged(&state, |image| image[8..16].copy_from_slice(&u64::MAX.to_le_bytes()));
+    assert_eq!(State::from_image(&counted_too_far), Err(BadBytes));
+    assert_eq!(State::from_image(&state.image()), Ok(state));
+}
