@@ -22,6 +22,7 @@ use crate::driver::counters::{Counters, ShardCounters};
 use crate::driver::executor::{self, CHANNEL_SLOTS, Command, Commands, News, Setup};
 use crate::driver::identity::{self, Identity};
 use crate::driver::machine::Machine;
+use crate::driver::open_files;
 use crate::driver::start::{self, Prepared};
 use crate::driver::start_error::StartError;
 use crate::driver::watchdog::Watchdog;
@@ -96,13 +97,24 @@ impl Broker {
         let cluster = config.cluster_id()?.map(ClusterId);
         let identity = identity::establish(&directories, cluster, random_u128)?;
         let shards = cores.len();
+        let open_files_max = open_files::raise_limit();
+        let wanted = config.network.connections_max;
+        let connections_max = open_files::connections_max(wanted, open_files_max, shards);
+        if connections_max < wanted {
+            tracing::warn!(
+                connections_max,
+                wanted,
+                open_files_max,
+                "fewer connections per shard than configured: the limit of open files is too low"
+            );
+        }
         let shard_config = |shard: usize| ShardConfig {
             directories: directories.len() as u16,
             lanes_per_shard: config.log.lanes_per_shard as u16,
             segment_bytes: config.log.segment_bytes,
             memory_bytes: usize::try_from(config.memory.shard_bytes).unwrap_or(usize::MAX),
             frame_bytes_max: config.network.frame_bytes_max as usize,
-            connections_max: config.network.connections_max,
+            connections_max,
             connections_per_address_max: config.network.connections_per_address_max,
             ..ShardConfig::new(
                 ShardId(shard as u16),

@@ -31,6 +31,9 @@ use crate::shard::event::{Conn, Event, Peer};
 use crate::shard::message::ShardMessage;
 use crate::time::Monotonic;
 
+/// Connections that linger at once: they count in no other limit.
+const LINGERING_MAX: usize = 256;
+
 /// What crosses from one shard's executor to another's.
 #[derive(Debug)]
 pub enum Mail {
@@ -110,6 +113,8 @@ pub struct Inner {
     pub life: Life,
     /// Of the task that follows the shard's life.
     pub life_waker: Option<Waker>,
+    /// Connections that are over for the shard and whose last words are on their way.
+    lingering: usize,
     clock: Clock,
     effects: Effects,
     pub(super) pending: VecDeque<Event>,
@@ -154,6 +159,7 @@ impl Core {
                 preamble_log: LogLimit::default(),
                 life: Life::Recovering,
                 life_waker: None,
+                lingering: 0,
                 clock: Clock::new(),
                 effects: Effects::default(),
                 pending: VecDeque::new(),
@@ -195,7 +201,14 @@ impl Core {
                         // Completions come in between the bursts of a busy peer.
                         Burst::More => breathe().await,
                         Burst::Over => return,
-                        Burst::Linger(stream) => return linger(stream).await,
+                        Burst::Linger(stream) => {
+                            // Beyond the bound a last reply may be lost, but no descriptor is held for it.
+                            if core.with(Inner::begin_to_linger) {
+                                linger(stream).await;
+                                core.with(|inner| inner.lingering -= 1);
+                            }
+                            return;
+                        }
                     }
                 }
             })
@@ -337,6 +350,12 @@ impl Inner {
                 wake(&mut self.life_waker);
             }
         }
+    }
+
+    fn begin_to_linger(&mut self) -> bool {
+        let has_room = self.lingering < LINGERING_MAX;
+        self.lingering += usize::from(has_room);
+        has_room
     }
 
     /// No event is delivered after this, and no order begun.

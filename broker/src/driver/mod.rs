@@ -17,6 +17,7 @@ mod identity;
 mod log_limit;
 mod machine;
 mod memory;
+mod open_files;
 mod serve;
 mod signal;
 mod start;
