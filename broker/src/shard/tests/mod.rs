@@ -1,6 +1,7 @@
 //! Stories of a shard: the state before, one event, what it did.
 
 mod altering;
+mod bad_input;
 mod conversation;
 mod data;
 mod forwarding;

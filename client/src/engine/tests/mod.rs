@@ -1,6 +1,7 @@
 //! Stories of the engine and a scripted broker.
 
 mod altering;
+mod bad_broker;
 mod consuming;
 mod hostile;
 mod peer;
