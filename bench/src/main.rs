@@ -5,6 +5,7 @@ mod cost;
 mod demo;
 mod floor;
 mod forwarded;
+mod hostile;
 mod kill;
 mod latency;
 mod load;
@@ -101,6 +102,30 @@ enum Command {
         #[arg(long)]
         fill_gib: Option<f64>,
     },
+    /// Beside a healthy client: malformed frames, then connections that are idle or send a byte a second
+    Hostile {
+        /// A folder on the disk to use (default: under target/)
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// Malformed frames to send
+        #[arg(long, default_value_t = 1_000_000)]
+        frames: u64,
+        /// At most so many of them per second
+        #[arg(long, default_value_t = 20_000.0)]
+        frames_per_second: f64,
+        /// Draws the frames
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Connections that say hello and nothing more
+        #[arg(long, default_value_t = 10_000)]
+        idle: usize,
+        /// Connections that send a byte a second
+        #[arg(long, default_value_t = 1_000)]
+        slow: usize,
+        /// Length of each measurement of the healthy client
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
+    },
     /// Check that the client talks to the core that owns the data, and that a client which insists
     /// on the wrong core is served all the same
     Forwarded {
@@ -151,6 +176,17 @@ fn run(command: Command) -> io::Result<bool> {
                     kill::run(&kill::Settings { folder, binary, cycles, seed, per_second })
                 }
             }
+        }
+        Command::Hostile { dir: folder, frames, frames_per_second, seed, idle, slow, seconds } => {
+            hostile::run(&hostile::Settings {
+                folder,
+                frames,
+                frames_per_second,
+                seed,
+                idle,
+                slow,
+                seconds,
+            })
         }
         Command::Forwarded { dir, seconds } => forwarded::run(dir.as_deref(), seconds),
     }

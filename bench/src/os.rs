@@ -32,6 +32,34 @@ pub fn precise_timers() {
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1, 0, 0, 0) };
 }
 
+/// The calling thread yields to all others.
+pub fn lowest_priority() -> io::Result<()> {
+    // SAFETY: sets a number of the calling thread (on Linux, niceness is a thread's); no memory is passed.
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS as _, 0, 19) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Raises the limit of open descriptors to `wanted`, or as far as the host allows. Gives the limit then.
+pub fn raise_open_files(wanted: u64) -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct is valid for the call that fills it.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let above = libc::rlimit { rlim_cur: wanted, rlim_max: wanted.max(limit.rlim_max) };
+    let within = libc::rlimit { rlim_cur: wanted.min(limit.rlim_max), rlim_max: limit.rlim_max };
+    for better in [above, within] {
+        if better.rlim_cur <= limit.rlim_cur {
+            continue;
+        }
+        // SAFETY: the struct is valid for the call that reads it. The first needs a privilege that root has.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &better) } == 0 {
+            return Ok(better.rlim_cur);
+        }
+    }
+    Ok(limit.rlim_cur)
+}
+
 /// Whether the folder lies in memory, where direct I/O and flushes mean nothing.
 pub fn is_in_memory(folder: &Path) -> io::Result<bool> {
     const TMPFS: i64 = 0x0102_1994;

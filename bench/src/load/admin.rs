@@ -7,7 +7,8 @@ use std::time::Duration;
 use corelog_protocol::frame::FrameKind;
 use corelog_protocol::ids::ShardId;
 use corelog_protocol::message::{
-    Encoder, HelloReply, Message, PartitionPlace, TopicCreate, TopicCreateReply, TopicSettings,
+    Encoder, HelloReply, Message, PartitionPlace, Status, StatusReply, TopicCreate,
+    TopicCreateReply, TopicSettings,
 };
 
 use super::wire;
@@ -40,6 +41,13 @@ impl Admin {
         let control = self.ask(&request, FrameKind::TopicCreateReply)?;
         let reply = TopicCreateReply::decode(&control).map_err(io::Error::other)?;
         Ok(reply.topic.places)
+    }
+
+    /// The sum of this counter over all shards.
+    pub fn counter(&mut self, name: &str) -> io::Result<u64> {
+        let control = self.ask(&Status { prefix: name.to_owned() }, FrameKind::StatusReply)?;
+        let reply = StatusReply::decode(&control).map_err(io::Error::other)?;
+        reply.total(name).ok_or_else(|| io::Error::other(format!("no counter {name}")))
     }
 
     fn ask(&mut self, request: &impl Message, expected: FrameKind) -> io::Result<Vec<u8>> {
