@@ -16,7 +16,7 @@ mod counters;
 mod event;
 mod flush;
 mod footer;
-mod format;
+pub(crate) mod format;
 mod io;
 mod partitions;
 mod prepare;

@@ -5,12 +5,14 @@
 //!   with every choice of what the disk keeps; each image is recovered ([`survey`]) and compared with what
 //!   was promised by then ([`ledger`]). Recoveries are crashed in turn.
 //! - [`flips`]: each bit of a data directory, one at a time.
+//! - [`images`]: any bytes at all as each part of a segment, with checksums that are right.
 //!
 //! [`long`] runs both at length. [`cow`] is the disk that makes millions of recoveries cheap; [`rig`] drives a log on it.
 
 pub mod cow;
 pub mod crash;
 pub mod flips;
+pub mod images;
 pub mod ledger;
 pub mod life;
 pub mod long;
