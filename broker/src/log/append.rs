@@ -48,8 +48,9 @@ impl Log {
         let is_batch = kind == EntryKind::Batch;
         assert_eq!(is_batch, entry.record_count > 0, "records come in batches");
         assert_ne!(entry.partition, LOG_ITSELF);
-        let NewEntry { partition, record_count, body, crc_checked, .. } = entry;
-        self.append_entry(io, kind, partition, record_count, body, crc_checked, false)
+        let NewEntry { partition, partition_at, record_count, body, crc_checked, .. } = entry;
+        let place = (partition, partition_at);
+        self.append_entry(io, kind, place, record_count, body, crc_checked, false)
     }
 
     /// `own`: an entry of the log itself, which may use the last blocks of a segment, so that a
@@ -59,7 +60,7 @@ impl Log {
         &mut self,
         io: &mut Io<'_, M>,
         kind: EntryKind,
-        partition: PartitionId,
+        (partition, partition_at): (PartitionId, u32),
         record_count: u32,
         body: Body<'_>,
         crc_checked: bool,
@@ -78,7 +79,8 @@ impl Log {
         }
         let at = match kind {
             EntryKind::Batch => {
-                let at = self.partitions.find(partition).ok_or(AppendError::UnknownPartition)?;
+                let at = self.partitions.find_at(partition, partition_at);
+                let at = at.ok_or(AppendError::UnknownPartition)?;
                 if self.partitions.list[at as usize].deleted {
                     return Err(AppendError::UnknownPartition);
                 }
@@ -117,7 +119,8 @@ impl Log {
         self.idle_at = Some(io.now.monotonic + self.config.idle_padding_after);
         self.take_note(&header, at, start);
         let Self { epoch, append_time, .. } = *self;
-        Ok(Appended { lsn: header.lsn, base_offset, epoch, append_time })
+        let partition_at = at.unwrap_or_default();
+        Ok(Appended { lsn: header.lsn, partition_at, base_offset, epoch, append_time })
     }
 
     /// The index, the cache and the partition learn of the entry.
@@ -275,6 +278,7 @@ impl Log {
         self.counters.bytes_data += building.len as u64;
         self.counters.bytes_padding += (disk_bytes - building.len) as u64;
         self.forecast.observe(building.len);
+        self.preparer.earn(disk_bytes as u64);
         let now = io.now.monotonic;
         self.pipeline.on_write_ordered(building.number, file, self.next_lsn, now);
         self.cache.push(CachedCommit {
@@ -362,7 +366,7 @@ impl Log {
         self.unattested = false;
         self.idle_at = None;
         let appended =
-            self.append_entry(io, kind, NO_PARTITION, 0, Body::Bytes(&body), true, false);
+            self.append_entry(io, kind, (NO_PARTITION, 0), 0, Body::Bytes(&body), true, false);
         if appended.is_ok() {
             self.counters.commits_idle_padding += 1;
             self.idle_at = None;

@@ -49,8 +49,9 @@ pub struct LogConfig {
     pub reserve_bytes: u64,
     /// How often retention looks at the oldest segment.
     pub retention_every: Nanos,
-    /// Spaces are zero-filled ahead only while commits are smaller than this on average: above it,
-    /// filling would double what the device writes, and converting an extent costs little.
+    /// Space is zero-filled ahead only while commits are smaller than this on average: above it,
+    /// filling would double what each flush has to bring to the medium, and converting an extent
+    /// costs less than that.
     pub fill_commit_bytes_max: usize,
 }
 
@@ -73,13 +74,13 @@ impl LogConfig {
             body_bytes_max: 1 << 20,
             records_per_entry_max: 1 << 20,
             commits_in_flight_max: COMMITS_IN_FLIGHT_MAX,
-            gather_bytes: 128 << 10,
+            gather_bytes: 64 << 10,
             idle_padding_after: Nanos::from_millis(50),
             tail_cache_bytes: 16 << 20,
             read_bytes_max: 16 << 20,
             reserve_bytes: 0,
             retention_every: Nanos::from_secs(1),
-            fill_commit_bytes_max: 128 << 10,
+            fill_commit_bytes_max: 16 << 10,
         }
     }
 

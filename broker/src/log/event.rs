@@ -21,6 +21,8 @@ pub struct NewEntry<'a> {
     pub kind: u8,
     /// `NO_PARTITION` for entries that belong to none.
     pub partition: PartitionId,
+    /// Where an earlier append found the partition, to spare the search; any number is allowed.
+    pub partition_at: u32,
     /// How many offsets the entry takes: the records of a batch, 0 for everything else.
     pub record_count: u32,
     pub body: Body<'a>,
@@ -36,6 +38,8 @@ pub const NO_PARTITION: PartitionId = PartitionId(0);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Appended {
     pub lsn: Lsn,
+    /// For the next [`NewEntry`] of the same partition.
+    pub partition_at: u32,
     pub base_offset: Offset,
     pub epoch: Epoch,
     /// Milliseconds since the Unix epoch.

@@ -14,8 +14,9 @@ use crate::limits::COMMITS_IN_FLIGHT_MAX;
 use crate::planted::{Bug, is_planted};
 use crate::time::Monotonic;
 
-/// A second flush may start while one runs: it covers writes that completed meanwhile.
-const FLUSHES_IN_FLIGHT_MAX: usize = 2;
+/// A flush may start while others run: it covers writes that completed meanwhile. With two, large
+/// commits waited for a flush that could not cover them, and a flush is most of what they wait for.
+const FLUSHES_IN_FLIGHT_MAX: usize = COMMITS_IN_FLIGHT_MAX;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {

@@ -419,6 +419,11 @@ impl Log {
         self.next_lsn
     }
 
+    /// The first entry of the commit that is being gathered, if one is.
+    pub fn building_first_lsn(&self) -> Option<Lsn> {
+        self.building.as_ref().filter(|building| building.entry_count > 0).map(|b| b.first_lsn)
+    }
+
     /// Every LSN below this one is durable here.
     pub fn durable_end(&self) -> Lsn {
         self.durable_end

@@ -89,6 +89,12 @@ impl Partitions {
         self.by_id.get(&id).copied()
     }
 
+    /// The same, without a search if it is at `at`.
+    pub fn find_at(&self, id: PartitionId, at: u32) -> Option<u32> {
+        let is_there = self.list.get(at as usize).is_some_and(|partition| partition.id == id);
+        if is_there { Some(at) } else { self.find(id) }
+    }
+
     pub fn get(&self, id: PartitionId) -> Option<&Partition> {
         self.find(id).map(|at| &self.list[at as usize])
     }

@@ -7,7 +7,8 @@
 //! recycled                        a spare file ┴─ header, Flush, Rename to .seg, SyncFolder ── ready
 //! ```
 //! A ready file is filled with zeros in small steps, in proportion to how far the present segment
-//! is used: a commit into zeros overwrites (69 µs), one into reserved space converts it (157 µs).
+//! is used, and no faster than commits earn it: a commit into zeros overwrites (69 µs), one into
+//! reserved space converts it (157 µs), but every flush brings the zeros to the medium too.
 
 use corelog_protocol::ids::{Epoch, Lsn};
 
@@ -25,6 +26,14 @@ use crate::time::{Monotonic, Nanos};
 const FILL_STEP_BYTES: u64 = 256 << 10;
 /// This much is filled whatever the pace; a start waits for no more. 4 ms.
 const FILL_FIRST_BYTES: u64 = 4 << 20;
+/// Zeros per byte committed, at most: a segment of twice the size is full of zeros at 7/8 of the
+/// present one with 16/7. What is behind catches up no faster, and never disturbs a quiet lane.
+const FILL_PER_COMMIT: u64 = 3;
+/// Credit does not pile up while there is nothing to fill.
+const FILL_CREDIT_MAX: u64 = 4 * FILL_STEP_BYTES;
+/// Expired files that wait for their next use. Retention does not drop exactly one segment per roll:
+/// with one spare, every third roll of a steady load had to make a new file.
+const SPARES_MAX: usize = 2;
 const BACKOFF_MIN: Nanos = Nanos::from_millis(100);
 const BACKOFF_MAX: Nanos = Nanos::from_secs(5);
 
@@ -85,9 +94,12 @@ pub struct Preparer {
     nonce: u64,
     filled: u64,
     fill_flushed: bool,
+    /// Bytes of zeros that commits have earned.
+    credit: u64,
     bytes_wanted: u64,
     bytes_least: u64,
-    spare: Option<Spare>,
+    /// At most `SPARES_MAX`, the largest last.
+    spares: Vec<Spare>,
     backoff: Nanos,
     was_full: bool,
 }
@@ -102,6 +114,8 @@ pub struct Around<'a> {
     pub used: u64,
     /// Commits are small enough for zeros to pay.
     pub fill: bool,
+    /// No segment is in use yet: the first part is filled at once.
+    pub is_start: bool,
     /// Somebody waits for the segment: no zeros now.
     pub urgent: bool,
 }
@@ -117,9 +131,10 @@ impl Preparer {
             nonce: 0,
             filled: 0,
             fill_flushed: false,
+            credit: 0,
             bytes_wanted: 0,
             bytes_least: 0,
-            spare: None,
+            spares: Vec::new(),
             backoff: BACKOFF_MIN,
             was_full: false,
         }
@@ -152,10 +167,9 @@ impl Preparer {
         if let Stage::Begin(until) = &mut self.stage {
             *until = Monotonic(0);
         }
-        match self.spare.replace(spare) {
-            Some(former) if former.file_bytes > spare.file_bytes => self.spare.replace(former),
-            former => former,
-        }
+        let at = self.spares.partition_point(|known| known.file_bytes <= spare.file_bytes);
+        self.spares.insert(at, spare);
+        (self.spares.len() > SPARES_MAX).then(|| self.spares.remove(0))
     }
 
     /// Files that are open here.
@@ -167,7 +181,7 @@ impl Preparer {
         );
         let file = (has_file || self.is_ready()).then_some(self.file);
         self.stage = Stage::Idle;
-        file.into_iter().chain(self.spare.take().map(|spare| spare.file))
+        file.into_iter().chain(self.spares.drain(..).map(|spare| spare.file))
     }
 
     /// Asks for a segment. Only when idle. If the disk is full, `bytes_least` will do.
@@ -197,6 +211,12 @@ impl Preparer {
         if self.stage == Stage::Ready && self.file_bytes < bytes {
             self.stage = Stage::DiscardClose(Monotonic(0));
         }
+    }
+
+    /// A commit of so many bytes was written.
+    pub fn earn(&mut self, commit_bytes: u64) {
+        let credit = self.credit.saturating_add(commit_bytes * FILL_PER_COMMIT);
+        self.credit = credit.min(FILL_CREDIT_MAX);
     }
 
     /// The next order, if it is time for one. At most one is in flight.
@@ -276,7 +296,7 @@ impl Preparer {
 
     fn begin_now(&mut self, counters: &mut LogCounters) {
         let least = if self.was_full { self.bytes_least } else { self.bytes_wanted };
-        if let Some(spare) = self.spare.take_if(|spare| spare.file_bytes >= least) {
+        if let Some(spare) = self.spares.pop_if(|largest| largest.file_bytes >= least) {
             self.file = spare.file;
             self.file_bytes = spare.file_bytes;
             self.filled = spare.file_bytes;
@@ -300,8 +320,10 @@ impl Preparer {
         let share = (around.used * 8 / 7 + 16).min(1024);
         let target = (self.file_bytes / 1024 * share).max(FILL_FIRST_BYTES).min(self.file_bytes);
         let target = if share == 1024 { self.file_bytes } else { target };
-        if around.fill && self.filled < target {
-            let len = FILL_STEP_BYTES.min(self.file_bytes - self.filled);
+        let len = FILL_STEP_BYTES.min(self.file_bytes - self.filled);
+        let is_first = around.is_start && self.filled < FILL_FIRST_BYTES;
+        if self.filled < target && (is_first || (around.fill && self.credit >= len)) {
+            self.credit = self.credit.saturating_sub(len);
             self.stage = Stage::Fill;
             around.counters.bytes_fill += len;
             let position = self.filled;

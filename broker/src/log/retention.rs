@@ -93,7 +93,7 @@ impl Log {
         let appended = self.append_entry(
             io,
             EntryKind::LogStart,
-            NO_PARTITION,
+            (NO_PARTITION, 0),
             0,
             Body::Bytes(&body),
             true,

@@ -15,6 +15,10 @@ use super::prepare::{Around, Heading};
 use super::segment::{Active, states};
 use super::{Io, LOG_ITSELF, Log, Purpose};
 use crate::memory::Memory;
+use crate::time::Nanos;
+
+/// How long after a roll its checkpoint is durable, nearly always.
+const LOOK_AFTER_ROLL: Nanos = Nanos::from_millis(10);
 
 impl Log {
     /// Changes to the prepared segment, if it is ready and has room for an entry of this size.
@@ -44,11 +48,15 @@ impl Log {
         let active = Active::new(sequence, file, file_bytes, nonce, self.next_lsn);
         self.active = Some(active.with_room_of(room));
         self.needs_roll = false;
+        // One segment more: the oldest may be one too many, once the checkpoint is durable.
+        let soon = io.now.monotonic + LOOK_AFTER_ROLL;
+        self.retention_at = self.retention_at.map(|at| at.min(soon));
         self.events.push_back(LogEvent::Rolled { first_lsn: self.next_lsn });
         let image = CheckpointImage { partitions: states(&self.partitions) };
         let body = checkpoint::encode(&image);
         let kind = EntryKind::Checkpoint;
-        let appended = self.append_entry(io, kind, LOG_ITSELF, 0, Body::Bytes(&body), true, true);
+        let appended =
+            self.append_entry(io, kind, (LOG_ITSELF, 0), 0, Body::Bytes(&body), true, true);
         appended.expect("a prepared segment has room for its checkpoint");
         self.begin_preparation();
     }
@@ -67,7 +75,8 @@ impl Log {
         let crc = crc32c(&body[4..]);
         body[..4].copy_from_slice(&crc.to_le_bytes());
         let kind = EntryKind::EpochStart;
-        let appended = self.append_entry(io, kind, NO_PARTITION, 0, Body::Bytes(&body), true, true);
+        let appended =
+            self.append_entry(io, kind, (NO_PARTITION, 0), 0, Body::Bytes(&body), true, true);
         appended.expect("a prepared segment has room for an epoch start");
         self.epoch_started = true;
         self.close_commit(io);
@@ -119,6 +128,7 @@ impl Log {
             heading,
             used,
             fill: self.forecast.average() <= self.config.fill_commit_bytes_max,
+            is_start: self.active.is_none(),
             urgent: self.needs_roll,
         };
         let owner = self.config.owner;

@@ -128,8 +128,19 @@ impl Lane {
     }
 
     pub fn push_pending(&mut self, pending: Pending) {
-        if let Some(last) = self.pending.back() {
+        let commit_begins = self.log.building_first_lsn();
+        if let Some(last) = self.pending.back_mut() {
             assert!(pending.lsn > last.lsn);
+            // Whom nobody waits for only wakes the partition's readers: once per commit is enough.
+            if last.origin == Origin::Nobody
+                && pending.origin == Origin::Nobody
+                && last.partition == pending.partition
+                && commit_begins.is_some_and(|first| last.lsn >= first)
+            {
+                last.lsn = pending.lsn;
+                last.bytes = last.bytes.saturating_add(pending.bytes);
+                return;
+            }
         }
         self.deadline_min = self.deadline_min.min(pending.deadline);
         self.pending.push_back(pending);

@@ -143,6 +143,7 @@ impl Shard {
         let entry = NewEntry {
             kind: kind.to_wire(),
             partition: NO_PARTITION,
+            partition_at: 0,
             record_count: 0,
             body: Body::Bytes(body),
             crc_checked: true,

@@ -23,6 +23,8 @@ pub struct Waiter {
 pub struct Partition {
     /// Its lane, by index on this shard.
     pub lane: u16,
+    /// Where the lane's log found it last.
+    pub log_at: u32,
     /// Fetches that wait for records of it, and some that do no longer: nobody looks for himself in
     /// all lists to leave them.
     pub waiters: Vec<Waiter>,
@@ -79,7 +81,7 @@ impl Partitions {
 
     pub fn insert(&mut self, id: PartitionId, lane: u16) {
         assert!(self.slot(id).is_none(), "{id:?} is served already");
-        let partition = Partition { lane, waiters: Vec::new(), compact_at: WAITERS_MIN };
+        let partition = Partition { lane, log_at: 0, waiters: Vec::new(), compact_at: WAITERS_MIN };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot as usize] = Some(partition);

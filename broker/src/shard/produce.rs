@@ -226,9 +226,11 @@ impl Shard {
             self.counters.requests_expired += 1;
             return Err(NotAppended::Refused(EXPIRED));
         }
+        let partition_at = self.partitions.get(produce.partition).map_or(0, |found| found.log_at);
         let entry = NewEntry {
             kind: EntryKind::Batch.to_wire(),
             partition: produce.partition,
+            partition_at,
             record_count,
             body: Body::Piece(batch),
             crc_checked: true,
@@ -242,6 +244,11 @@ impl Shard {
             }
             Err(error) => return Err(NotAppended::Refused(append_refusal(error))),
         };
+        if appended.partition_at != partition_at
+            && let Some(found) = self.partitions.get_mut(produce.partition)
+        {
+            found.log_at = appended.partition_at;
+        }
         self.counters.batches_in += 1;
         self.counters.records_in += u64::from(record_count);
         self.counters.batch_bytes_in += u64::from(batch.len);

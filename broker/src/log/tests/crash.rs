@@ -216,6 +216,7 @@ fn shards_own_entries_are_replayed_in_order_until_a_checkpoint_frees_them() {
         let entry = NewEntry {
             kind: kind.to_wire(),
             partition: NO_PARTITION,
+            partition_at: 0,
             record_count: 0,
             body: Body::Bytes(&body),
             crc_checked: false,

@@ -299,6 +299,7 @@ impl Rig {
         let entry = NewEntry {
             kind: EntryKind::Batch.to_wire(),
             partition,
+            partition_at: 0,
             record_count: 1,
             body: Body::Bytes(body),
             crc_checked: false,
