@@ -110,7 +110,13 @@ impl Connection {
             // SAFETY: the stream owns this descriptor and lives as long as `self`.
             let descriptor = unsafe { BorrowedFd::borrow_raw(self.stream.as_raw_fd()) };
             let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-            match SockRef::from(&descriptor).send_vectored_with_flags(&slices[..count], flags) {
+            let socket = SockRef::from(&descriptor);
+            let sent_now = match &slices[..count] {
+                // Most sends are one piece; the kernel need not copy a list for it.
+                [only] => socket.send_with_flags(only, flags),
+                several => socket.send_vectored_with_flags(several, flags),
+            };
+            match sent_now {
                 Ok(taken) => {
                     self.advance(taken, memory, sent);
                     if taken < total {

@@ -90,6 +90,7 @@ pub struct DmaMemory {
     used_bytes: usize,
 }
 
+#[inline]
 fn class_of(bytes: usize) -> usize {
     (bytes.trailing_zeros() - SLOT_BYTES_MIN.trailing_zeros()) as usize
 }
@@ -100,6 +101,7 @@ impl DmaMemory {
         Self { slots: Vec::new(), idle: Vec::new(), bare: Vec::new(), used_bytes: 0 }
     }
 
+    #[inline]
     fn state(&self, slot: Slot) -> &SlotState {
         let state = &self.slots[slot.index as usize];
         assert_eq!(state.generation, slot.generation, "a stale slot");
@@ -107,6 +109,7 @@ impl DmaMemory {
         state
     }
 
+    #[inline]
     fn state_mut(&mut self, slot: Slot) -> &mut SlotState {
         let state = &mut self.slots[slot.index as usize];
         assert_eq!(state.generation, slot.generation, "a stale slot");
@@ -166,20 +169,24 @@ impl Memory for DmaMemory {
         Slot { index, generation: state.generation }
     }
 
+    #[inline]
     fn capacity(&self, slot: Slot) -> usize {
         self.state(slot).block.as_ref().expect("a used slot has a buffer").len()
     }
 
+    #[inline]
     fn bytes(&self, slot: Slot) -> &[u8] {
         self.state(slot).block.as_ref().expect("a used slot has a buffer").full.as_bytes()
     }
 
+    #[inline]
     fn bytes_mut(&mut self, slot: Slot) -> &mut [u8] {
         let state = self.state_mut(slot);
         assert_eq!(state.lent, 0, "a slot is changed while a write or send of it is in flight");
         state.block.as_mut().expect("a used slot has a buffer").full.as_bytes_mut()
     }
 
+    #[inline]
     fn pair(&mut self, source: Slot, target: Slot) -> (&[u8], &mut [u8]) {
         assert_ne!(source.index, target.index, "a slot cannot be copied onto itself");
         _ = self.state(source);
@@ -192,6 +199,7 @@ impl Memory for DmaMemory {
         (source.full.as_bytes(), target.full.as_bytes_mut())
     }
 
+    #[inline]
     fn retain(&mut self, slot: Slot) {
         self.state_mut(slot).references += 1;
     }
@@ -215,6 +223,7 @@ impl Memory for DmaMemory {
         }
     }
 
+    #[inline]
     fn used_bytes(&self) -> usize {
         self.used_bytes
     }
