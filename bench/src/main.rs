@@ -72,6 +72,9 @@ enum Command {
         /// Partitions of the topic
         #[arg(long, default_value_t = 16)]
         partitions: u32,
+        /// Only these lines of the table, counted from 1
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<usize>,
         /// Print JSON instead of tables
         #[arg(long)]
         json: bool,
@@ -161,10 +164,16 @@ fn run(command: Command) -> io::Result<bool> {
         Command::Floor { dir, seconds, json } => {
             floor::report(dir.as_deref(), seconds, json).map(|()| true)
         }
-        Command::Speed { dir, rounds, seconds, lanes, partitions, json } => {
-            let folder = dir;
-            let as_json = json;
-            speed::run(&speed::Settings { folder, rounds, seconds, lanes, partitions, as_json })
+        Command::Speed { dir: folder, rounds, seconds, lanes, partitions, only, json: as_json } => {
+            speed::run(&speed::Settings {
+                folder,
+                rounds,
+                seconds,
+                lanes,
+                partitions,
+                only,
+                as_json,
+            })
         }
         Command::Cost { dir } => cost::run(dir.as_deref()),
         Command::KillCycles { dir: folder, broker, cycles, seed, per_second, fill_gib } => {

@@ -1,5 +1,9 @@
 //! The broker beside the floor: the same load, in turns, on the same disk. What counts is the
 //! ratio, taken from the medians of the rounds.
+//!
+//! Large batches are compared twice. A lane whose retention drops as much as comes in goes round in
+//! its own segments and overwrites, as the floor does. A lane that only grows gets its space from the
+//! file system; so does the floor then, and how far the two floors differ is the file system's price.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,6 +32,8 @@ pub struct Settings {
     /// Lanes of the one shard. The floor has one log.
     pub lanes: u32,
     pub partitions: u32,
+    /// Lines of the table, counted from 1; all if empty.
+    pub only: Vec<usize>,
     pub as_json: bool,
 }
 
@@ -36,7 +42,36 @@ struct Comparison {
     shape: Shape,
     mode: Mode,
     level: Durability,
+    lane: LaneLife,
     bar: Bar,
+}
+
+/// Where a lane's segments come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LaneLife {
+    /// All is kept: new segments, zero-filled ahead where that pays.
+    Growing,
+    /// Retention drops as much as comes in: segments are used again.
+    Recycling,
+}
+
+impl LaneLife {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Growing => "growing",
+            Self::Recycling => "recycling",
+        }
+    }
+}
+
+/// What a partition of the recycling broker keeps.
+const KEPT_BYTES: u64 = 16 << 20;
+
+impl Comparison {
+    /// Commits of this size go into reserved space when the lane grows: no zeros are written first.
+    fn grows_unfilled(&self) -> bool {
+        self.lane == LaneLife::Growing && self.shape == Shape::BATCHES
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -47,23 +82,26 @@ enum Bar {
     RateAtLeast(f64),
 }
 
-fn comparisons() -> [Comparison; 4] {
-    let durable = |shape, bar| Comparison {
+fn comparisons() -> [Comparison; 5] {
+    let durable = |shape, lane, bar| Comparison {
         shape,
         mode: Mode::Durable,
         level: Durability::LeaderDurable,
+        lane,
         bar,
     };
     [
-        durable(Shape::ONE_AT_A_TIME, Bar::LatencyAtMost(1.4)),
-        durable(Shape::SINGLES, Bar::RateAtLeast(0.67)),
+        durable(Shape::ONE_AT_A_TIME, LaneLife::Growing, Bar::LatencyAtMost(1.4)),
+        durable(Shape::SINGLES, LaneLife::Growing, Bar::RateAtLeast(0.67)),
         Comparison {
             shape: Shape::SINGLES,
             mode: Mode::Memory,
             level: Durability::LeaderMemory,
+            lane: LaneLife::Growing,
             bar: Bar::RateAtLeast(0.5),
         },
-        durable(Shape::BATCHES, Bar::RateAtLeast(0.75)),
+        durable(Shape::BATCHES, LaneLife::Recycling, Bar::RateAtLeast(0.75)),
+        durable(Shape::BATCHES, LaneLife::Growing, Bar::RateAtLeast(0.75)),
     ]
 }
 
@@ -95,14 +133,21 @@ pub struct Subject {
 }
 
 impl Subject {
-    pub fn start(folder: &Path, lanes: u32, partitions: u32, core: usize) -> io::Result<Self> {
-        let mut config = Config::embedded(folder.join("broker"));
+    /// `kept_bytes`: what the topic keeps of each partition; `None` keeps all.
+    pub fn start(
+        folder: &Path,
+        lanes: u32,
+        partitions: u32,
+        kept_bytes: Option<u64>,
+        core: usize,
+    ) -> io::Result<Self> {
+        let mut config = Config::embedded(folder.to_owned());
         config.shards = 1;
         config.cores = vec![core];
         config.log.lanes_per_shard = lanes;
         let broker = Broker::start(config).map_err(|error| io::Error::other(error.to_string()))?;
         let mut admin = Admin::connect(broker.address(), ShardId::ANY)?;
-        let places = admin.create_topic("speed", partitions)?;
+        let places = admin.create_topic("speed", partitions, kept_bytes)?;
         let shard = places.first().map_or(ShardId::ANY, |place| place.shard);
         let partitions = places.iter().map(|place| place.partition).collect();
         Ok(Self { broker, partitions, shard })
@@ -130,6 +175,19 @@ impl Subject {
             before = Some(now);
             std::thread::sleep(Duration::from_millis(150));
         }
+    }
+
+    /// Writes until segments are used again.
+    fn warm_up(&self, options: &Options) -> io::Result<()> {
+        let target = self.target(Durability::LeaderDurable);
+        let span = Span { warm_up: Duration::ZERO, measured: Duration::from_secs(1) };
+        for _ in 0..60 {
+            if self.broker.counters().total("segments_recycled") >= 3 {
+                return Ok(());
+            }
+            load::run_beside(&Shape::BATCHES, &target, span, options.cores.load)?;
+        }
+        Err(io::Error::other("no segment was used again within a minute of load"))
     }
 
     fn measure(
@@ -167,14 +225,22 @@ pub fn run(settings: &Settings) -> io::Result<bool> {
     let options = Options::seconds(settings.seconds);
     let all = Watch::start();
     floor::disk::prepare(folder.path(), options.file_bytes)?;
-    let subject =
-        Subject::start(folder.path(), settings.lanes, settings.partitions, options.cores.broker)?;
-    let comparisons = comparisons();
+    let is_wanted = |number| settings.only.is_empty() || settings.only.contains(&number);
+    let comparisons: Vec<Comparison> = (1..)
+        .zip(comparisons())
+        .filter(|(number, _)| is_wanted(*number))
+        .map(|(_, comparison)| comparison)
+        .collect();
     let mut rows: Vec<Row> = comparisons.iter().map(|_| Row::default()).collect();
+    let subjects = start_subjects(&comparisons, folder.path(), settings, &options)?;
     for round in 1..=settings.rounds {
-        for (comparison, row) in comparisons.iter().zip(&mut rows) {
+        for ((comparison, subject), row) in comparisons.iter().zip(&subjects).zip(&mut rows) {
             subject.settle();
             let watch = Watch::start();
+            let options = match comparison.grows_unfilled() {
+                true => options.reserved(),
+                false => options.clone(),
+            };
             let floor =
                 floor::run_loop(folder.path(), comparison.mode, &comparison.shape, &options)?;
             row.floor_steal.push(watch.stop().steal_percent);
@@ -187,7 +253,9 @@ pub fn run(settings: &Settings) -> io::Result<bool> {
         }
     }
     let conditions = all.stop();
-    subject.broker.stop();
+    for subject in subjects {
+        subject.broker.stop();
+    }
     let lines: Vec<Line> =
         comparisons.iter().zip(&rows).map(|(c, row)| Line::new(c, row)).collect();
     if settings.as_json {
@@ -212,8 +280,29 @@ pub fn run(settings: &Settings) -> io::Result<bool> {
     Ok(lines.iter().all(|line| line.reached))
 }
 
+/// A broker for each comparison, so that none finds what another left behind. All but one idle.
+fn start_subjects(
+    comparisons: &[Comparison],
+    folder: &Path,
+    settings: &Settings,
+    options: &Options,
+) -> io::Result<Vec<Subject>> {
+    let start = |(number, comparison): (usize, &Comparison)| {
+        let folder = folder.join(format!("broker-{number}"));
+        let kept_bytes = (comparison.lane == LaneLife::Recycling).then_some(KEPT_BYTES);
+        let (lanes, partitions) = (settings.lanes, settings.partitions);
+        let subject = Subject::start(&folder, lanes, partitions, kept_bytes, options.cores.broker)?;
+        if comparison.lane == LaneLife::Recycling {
+            subject.warm_up(options)?;
+        }
+        Ok(subject)
+    };
+    comparisons.iter().enumerate().map(start).collect()
+}
+
 struct Line {
     shape: &'static str,
+    lane: &'static str,
     level: Durability,
     what: &'static str,
     floor: f64,
@@ -249,6 +338,7 @@ impl Line {
         );
         Self {
             shape: comparison.shape.name,
+            lane: comparison.lane.name(),
             level: comparison.level,
             what,
             floor,
@@ -271,6 +361,7 @@ impl Line {
     fn json(&self) -> Json {
         Json::Object(vec![
             ("load", self.shape.into()),
+            ("lane", self.lane.into()),
             ("level", self.level.name().into()),
             ("figure", self.what.into()),
             ("floor", self.floor.into()),
@@ -286,11 +377,13 @@ impl Line {
 
 fn table(lines: &[Line]) -> Table {
     let mut table = Table::new([
-        "load", "level", "figure", "floor", "broker", "ratio", "rounds", "bar", "reached", "steal",
+        "load", "lane", "level", "figure", "floor", "broker", "ratio", "rounds", "bar", "reached",
+        "steal",
     ]);
     for line in lines {
         table.row([
             line.shape.to_string(),
+            line.lane.to_string(),
             line.level.to_string(),
             line.what.to_string(),
             line.figure(line.floor),
@@ -309,6 +402,7 @@ fn table(lines: &[Line]) -> Table {
 fn device_table(comparisons: &[Comparison], rows: &[Row]) -> Table {
     let mut table = Table::new([
         "written by the broker, all rounds",
+        "lane",
         "level",
         "data",
         "padding",
@@ -326,6 +420,7 @@ fn device_table(comparisons: &[Comparison], rows: &[Row]) -> Table {
         let megabytes = |bytes: u64| format!("{} MB", thousands(bytes as f64 / 1e6));
         table.row([
             comparison.shape.name.to_string(),
+            comparison.lane.name().to_string(),
             comparison.level.to_string(),
             megabytes(data),
             megabytes(padding),

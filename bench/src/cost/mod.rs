@@ -28,7 +28,7 @@ pub fn run(folder: Option<&Path>) -> io::Result<bool> {
     let folder = place::temporary_folder(folder)?;
     let options = Options::seconds(1.0);
     let before = threads()?;
-    let subject = Subject::start(folder.path(), 1, 4, options.cores.broker)?;
+    let subject = Subject::start(&folder.path().join("broker"), 1, 4, None, options.cores.broker)?;
     let shard = thread_called("corelog-0", &before)?;
     let mut table = Table::new([
         "load, durable",

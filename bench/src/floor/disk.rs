@@ -35,10 +35,10 @@ fn file_in(folder: &Path) -> PathBuf {
 
 /// Makes the data file if it is not there: zeros written, flushed, its directory entry durable.
 /// Every later write only overwrites, as in a segment prepared ahead.
-pub fn prepare(folder: &Path, bytes: u64) -> io::Result<PathBuf> {
+pub fn prepare(folder: &Path, bytes: u64) -> io::Result<()> {
     let path = file_in(folder);
     if fs::metadata(&path).is_ok_and(|facts| facts.len() == bytes) {
-        return Ok(path);
+        return Ok(());
     }
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;
     let zeros = vec![0; 1 << 20];
@@ -52,23 +52,43 @@ pub fn prepare(folder: &Path, bytes: u64) -> io::Result<PathBuf> {
     fs::File::open(folder)?.sync_all()?;
     // Reads one block directly, so that no page cache lingers in the way of direct writes.
     fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(&path)?;
-    Ok(path)
+    Ok(())
 }
 
-/// Opens the probe file, then the data file. The order matters: see [`place::probe_file`].
-pub async fn open(folder: &Path, path: &Path) -> io::Result<Rc<DmaFile>> {
-    let probe = DmaFile::open(place::probe_file(folder)?).await?;
-    probe.close().await?;
-    Ok(Rc::new(OpenOptions::new().read(true).write(true).dma_open(path).await?))
+/// Opens the file that [`prepare`] made.
+pub async fn open(folder: &Path) -> io::Result<Rc<DmaFile>> {
+    probe(folder).await?;
+    Ok(Rc::new(OpenOptions::new().read(true).write(true).dma_open(file_in(folder)).await?))
+}
+
+/// A file whose space is reserved, and nothing of it written.
+pub async fn reserve(folder: &Path, bytes: u64) -> io::Result<Rc<DmaFile>> {
+    probe(folder).await?;
+    let path = folder.join("floor.reserved");
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = OpenOptions::new().read(true).write(true).create_new(true).dma_open(path).await?;
+    file.pre_allocate(bytes, false).await?;
+    file.fdatasync().await?;
+    fs::File::open(folder)?.sync_all()?;
+    Ok(Rc::new(file))
+}
+
+/// A device's first file decides how it is driven: see [`place::probe_file`].
+async fn probe(folder: &Path) -> io::Result<()> {
+    DmaFile::open(place::probe_file(folder)?).await?.close().await?;
+    Ok(())
 }
 
 pub fn run(folder: &Path, options: &Options) -> io::Result<Device> {
-    let path = prepare(folder, options.file_bytes)?;
+    prepare(folder, options.file_bytes)?;
     let folder = folder.to_owned();
     let options = options.clone();
     executor(options.cores.broker)
         .spawn(move || async move {
-            let file = open(&folder, &path).await?;
+            let file = open(&folder).await?;
             let commit = commits(&file, &options).await?;
             let mut bandwidth = Vec::new();
             for bytes in SIZES {

@@ -40,10 +40,25 @@ impl Cores {
 /// A zero-filled file as large as a segment that is full-grown.
 pub const FILE_BYTES: u64 = 256 << 20;
 
+/// More than the loop writes.
+const RESERVED_BYTES_PER_SECOND: f64 = 3e9;
+
+/// What the file system has to do for a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    /// Overwrite blocks that were written before: zeros, or a segment that expired.
+    Written,
+    /// Give out space that is only reserved: each write converts an extent, and the flush after it
+    /// writes the file system's journal.
+    Reserved,
+}
+
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Length of each measurement.
     pub span: Span,
+    pub space: Space,
+    /// Where it ends, the loop begins again at its start.
     pub file_bytes: u64,
     pub cores: Cores,
 }
@@ -52,11 +67,19 @@ impl Options {
     pub fn seconds(seconds: f64) -> Self {
         let measured = Duration::from_secs_f64(seconds);
         let warm_up = (measured / 4).min(Duration::from_millis(500));
-        Self { span: Span { warm_up, measured }, file_bytes: FILE_BYTES, cores: Cores::choose() }
+        let span = Span { warm_up, measured };
+        Self { span, space: Space::Written, file_bytes: FILE_BYTES, cores: Cores::choose() }
+    }
+
+    /// The same in space that is only reserved: so much of it that no block is written twice.
+    pub fn reserved(&self) -> Self {
+        let seconds = (self.span.warm_up + self.span.measured).as_secs_f64();
+        let file_bytes = ((seconds * RESERVED_BYTES_PER_SECOND) as u64).next_multiple_of(1 << 20);
+        Self { space: Space::Reserved, file_bytes, ..self.clone() }
     }
 }
 
-/// One run of the bare loop. The data file must have been made by [`disk::prepare`].
+/// One run of the bare loop.
 pub fn run_loop(
     folder: &Path,
     mode: Mode,

@@ -18,7 +18,7 @@ use glommio::net::{TcpListener, TcpStream as GlommioStream};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement};
 
 use super::commit::{Asked, Commits};
-use super::{Mode, Options, disk};
+use super::{Mode, Options, Space, disk};
 use crate::load::{Target, wire};
 use crate::os;
 
@@ -63,12 +63,17 @@ pub fn start(
     connections: usize,
     options: &Options,
 ) -> io::Result<Server> {
-    let path = disk::prepare(folder, options.file_bytes)?;
+    if options.space == Space::Written {
+        disk::prepare(folder, options.file_bytes)?;
+    }
     let folder = folder.to_owned();
-    let file_bytes = options.file_bytes;
+    let (space, file_bytes) = (options.space, options.file_bytes);
     let (tell, told) = mpsc::channel();
     let thread = executor(options.cores.broker).spawn(move || async move {
-        let file = disk::open(&folder, &path).await?;
+        let file = match space {
+            Space::Written => disk::open(&folder).await?,
+            Space::Reserved => disk::reserve(&folder, file_bytes).await?,
+        };
         let commits = Rc::new(Commits::new(mode, file, file_bytes));
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let _ = tell.send(listener.local_addr()?);

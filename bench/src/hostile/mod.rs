@@ -105,7 +105,7 @@ pub fn run(settings: &Settings) -> io::Result<bool> {
     config.network.connections_max = config.network.connections_max.max(connections as u32 + 1_000);
     let broker = Broker::start(config).map_err(|error| io::Error::other(error.to_string()))?;
     let mut admin = Admin::connect(broker.address(), ShardId::ANY)?;
-    let places = admin.create_topic("healthy", 16)?;
+    let places = admin.create_topic("healthy", 16, None)?;
     let partitions = places.iter().map(|place| place.partition).collect();
     let mut scene = Scene { broker, admin, partitions, options, bars: Vec::new() };
     scene.malformed(settings)?;

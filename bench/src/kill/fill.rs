@@ -33,7 +33,7 @@ pub fn run(settings: &Settings) -> io::Result<bool> {
     let mut process = Process::new(&settings.binary, folder.path())?;
     process.start(1)?;
     let mut admin = Admin::connect(process.address(), ShardId::ANY)?;
-    let places = admin.create_topic("full", PARTITIONS)?;
+    let places = admin.create_topic("full", PARTITIONS, None)?;
     let partitions = places.iter().map(|place| place.partition).collect();
     let shard = places.first().map_or(ShardId::ANY, |place| place.shard);
     let mut target =

@@ -34,9 +34,15 @@ impl Admin {
         Ok(Self { socket, received, correlation: 0 })
     }
 
-    pub fn create_topic(&mut self, name: &str, partitions: u32) -> io::Result<Vec<PartitionPlace>> {
+    /// `retention_bytes`: of each partition; `None` keeps all.
+    pub fn create_topic(
+        &mut self,
+        name: &str,
+        partitions: u32,
+        retention_bytes: Option<u64>,
+    ) -> io::Result<Vec<PartitionPlace>> {
         let settings =
-            TopicSettings { partitions, replicas: 0, retention_ms: None, retention_bytes: None };
+            TopicSettings { partitions, replicas: 0, retention_ms: None, retention_bytes };
         let request = TopicCreate { name: name.to_owned(), settings, timeout_ms: 10_000 };
         let control = self.ask(&request, FrameKind::TopicCreateReply)?;
         let reply = TopicCreateReply::decode(&control).map_err(io::Error::other)?;
