@@ -250,6 +250,10 @@ impl Link {
 
     /// True if an answer, or the handshake, is overdue.
     pub(super) fn is_overdue(&mut self, now: Monotonic) -> bool {
+        if self.state != LinkState::Open {
+            // The hello is a request too, but its own deadline may lie behind that of the handshake.
+            return self.open_by <= now;
+        }
         while let Some(&(deadline, correlation)) = self.overdue.front() {
             if self.peek(correlation).is_none() {
                 self.overdue.pop_front();
@@ -257,7 +261,7 @@ impl Link {
                 return deadline <= now;
             }
         }
-        self.state != LinkState::Open && self.open_by <= now
+        false
     }
 
     /// Takes the next whole frame out of what has come and `bytes`. None: all bytes are taken in

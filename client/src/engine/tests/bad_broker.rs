@@ -131,3 +131,22 @@ fn a_hello_with_a_frame_cap_in_which_nothing_fits_panics_nowhere() {
         assert_eq!(scene.engine.memory_used(), 0);
     }
 }
+
+#[test]
+fn a_broker_that_accepts_and_says_nothing_costs_no_busy_timer() {
+    let mut scene = Scene::new(config());
+    scene.produce("r", 1);
+    scene.later(1_000);
+    let [link] = scene.open_links()[..] else { panic!("one connection is tried") };
+    scene.event(super::super::Event::Connected { link });
+    // The hello left a second after the handshake began: its answer may come later than the handshake may last.
+    let mut wakes = 0;
+    while scene.open_links().contains(&link) {
+        let wake = scene.engine.next_wake().expect("the handshake has a deadline");
+        scene.now.monotonic = scene.now.monotonic.max(wake);
+        scene.event(super::super::Event::Timer);
+        wakes += 1;
+        assert!(wakes < 100, "woken at {wake:?} again and again, and nothing is done");
+    }
+    assert!(scene.engine.next_wake().is_some_and(|wake| wake > scene.now.monotonic));
+}
