@@ -146,7 +146,7 @@ impl Trailer {
             image_position: u64_at(bytes, 32),
             image_bytes: u64_at(bytes, 40),
         };
-        let sane = trailer.image_bytes <= FOOTER_BYTES_MAX
+        let sane = (1..=FOOTER_BYTES_MAX).contains(&trailer.image_bytes)
             && trailer.image_position.is_multiple_of(crate::limits::BLOCK_BYTES as u64)
             && trailer.image_position >= COMMITS_START
             && trailer.image_position.checked_add(disk_bytes(trailer.image_bytes))
@@ -225,6 +225,9 @@ mod tests {
         block[4096 - TRAILER_BYTES..].copy_from_slice(&trailer.encode());
         assert_eq!(Trailer::decode(&block, file_bytes), Some(trailer));
         assert_eq!(Trailer::decode(&block, file_bytes * 2), None);
+        let empty = Trailer { image_bytes: 0, image_position: file_bytes - 4096, ..trailer };
+        block[4096 - TRAILER_BYTES..].copy_from_slice(&empty.encode());
+        assert_eq!(Trailer::decode(&block, file_bytes), None, "there is no image of no bytes");
         assert_eq!(decode(&trailer, &image, file_bytes), Some(index()));
         for bit in 0..image.len() * 8 {
             let mut damaged = image.to_vec();

@@ -270,6 +270,8 @@ impl Log {
             }
             Step::Open(at) => {
                 let DiskDone::Opened { bytes } = done else { return Err(LogFailure::Recovery) };
+                // Reads are of whole blocks: of a file that was cut, the rest of the last is no use.
+                let bytes = bytes - bytes % BLOCK_BYTES as u64;
                 recovery.old[at].file_bytes = bytes;
                 recovery.old[at].opened = true;
                 if bytes < COMMITS_START {

@@ -43,6 +43,25 @@ fn one_unreadable_sector_of_an_old_segment_costs_its_neighbourhood_and_not_the_l
 }
 
 #[test]
+fn segments_cut_within_a_block_are_read_to_their_last_whole_one() {
+    let mut rig = Rig::fresh();
+    for tag in 0..40 {
+        rig.commit(P, &body(tag, 3_000));
+    }
+    let mut disk = rig.disk.after_power_cut(|_, _| false);
+    for file in disk.files.values_mut() {
+        file.live.truncate(file.live.len() - 100);
+        file.durable.truncate(file.durable.len() - 100);
+    }
+    let mut rig = Rig::started(rig.log.config().clone(), disk);
+    // A footer and the end of a sealed segment are gone; what lies before was found by walking.
+    assert_eq!(rig.log.partition(P).unwrap().next_offset, Offset(40));
+    assert_eq!(rig.read(P, 0, 100).unwrap(), [(0, body(0, 3_000))]);
+    assert_eq!(rig.commit(P, &body(40, 3_000)), Offset(40));
+    rig.stop();
+}
+
+#[test]
 fn offsets_that_only_a_lost_checkpoint_knew_are_never_given_out_again() {
     let mut rig = Rig::fresh();
     for tag in 0..3 {

@@ -8,6 +8,7 @@ pub use corelog_protocol::ids::PartitionId;
 use corelog_protocol::ids::{ClusterId, Incarnation, LaneId, Offset};
 
 use crate::disk::{DirectoryId, DiskDone, DiskError, DiskOrder, FileId, ListedFile, OpId};
+use crate::limits::BLOCK_BYTES;
 use crate::log::{
     AppendError, Appended, Body, Io, Log, LogConfig, LogEvent, NewEntry, OpIds, Read, Retention,
 };
@@ -135,6 +136,9 @@ impl Disk {
                 DiskDone::Done
             }
             DiskOrder::Read { file, position, slot, len } => {
+                let block = BLOCK_BYTES as u64;
+                assert!(position.is_multiple_of(block) && u64::from(*len).is_multiple_of(block));
+                assert!(*len > 0, "direct reads are of whole blocks");
                 let name = &self.open[file];
                 let range = *position..*position + u64::from(*len);
                 if self.unreadable.as_ref().is_some_and(|(of, at)| of == name && range.contains(at))
