@@ -36,6 +36,9 @@ impl<T> Engine<T> {
     ) {
         let mut done = Vec::new();
         let queue = &mut self.producer.queues[at];
+        if id > queue.unconfirmed {
+            queue.unconfirmed = 0;
+        }
         if queue.flying.front().is_some_and(|batch| batch.id == id) {
             // The usual case, without a list.
             queue.is_narrow = false;

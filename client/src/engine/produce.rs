@@ -346,6 +346,7 @@ impl<T> Engine<T> {
     pub(super) fn wake_queue(&mut self, now: Monotonic, at: usize) {
         let queue = &mut self.producer.queues[at];
         if queue.flying.is_empty()
+            && queue.unconfirmed == 0
             && let Some(door) = queue.next_door.take()
         {
             if std::mem::take(&mut queue.is_ready) {
@@ -402,17 +403,25 @@ impl<T> Engine<T> {
     ) {
         let Some(link) = self.doors[door].open_link() else { return };
         let queue = &mut self.producer.queues[at];
+        // An answer to the last batch through a door says that all before it were taken.
+        let durability = match queue.needs_confirmation() {
+            true if !batch.level.is_acknowledged() => Durability::LeaderMemory,
+            _ => batch.level,
+        };
+        if !durability.is_acknowledged() {
+            queue.unconfirmed = batch.id;
+        }
         let remaining_ms = batch.deadline.since(now.monotonic) / MILLIS;
         let produce = Produce {
             partition: queue.id,
             timeout_ms: remaining_ms.clamp(1, u64::from(u32::MAX)) as u32,
-            durability: batch.level,
+            durability,
             want_stages: batch.stages,
         };
         let frame = Produce::HEAD_BYTES + bytes.len();
         let end;
         let correlation;
-        if batch.level.is_acknowledged() {
+        if durability.is_acknowledged() {
             let answer_by = now.monotonic.after(self.config.request_nanos_max);
             let request =
                 Request::Produce { queue: at, batch: batch.id, bytes: frame, partition: queue.id };

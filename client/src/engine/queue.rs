@@ -33,6 +33,10 @@ pub(super) struct Queue<T> {
     pub not_before: Monotonic,
     /// After a refusal one batch at a time, until one is appended.
     pub is_narrow: bool,
+    /// The last batch that left through the present door without asking for an answer, 0 for none: nobody
+    /// knows whether the broker has taken it yet, and what leaves through another door could
+    /// overtake it. Forgotten when a later one is acknowledged.
+    pub unconfirmed: u64,
 }
 
 #[derive(Debug)]
@@ -106,6 +110,7 @@ impl<T> Queue<T> {
             is_ready: false,
             not_before: Monotonic(0),
             is_narrow: false,
+            unconfirmed: 0,
         }
     }
 
@@ -120,8 +125,14 @@ impl<T> Queue<T> {
         self.waiting.front().is_some_and(|batch| batch.is_due(now) || self.waiting.len() > 1)
             && self.not_before <= now
             && self.flying.len() < window
-            && self.next_door.is_none()
+            && (self.next_door.is_none() || self.needs_confirmation())
             && !self.has_refused()
+    }
+
+    /// The queue waits to change its door, and must first hear that all before was taken: its next
+    /// batch still leaves through the old one, and asks for an answer whatever its level.
+    pub(super) fn needs_confirmation(&self) -> bool {
+        self.next_door.is_some() && self.unconfirmed > 0 && self.flying.is_empty()
     }
 
     fn has_refused(&self) -> bool {

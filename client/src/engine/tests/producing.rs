@@ -1,7 +1,7 @@
 //! Records on their way out.
 
 use super::peer::*;
-use crate::Durability::{LeaderDurable, None as Unanswered, QuorumDurable};
+use crate::Durability::{LeaderDurable, LeaderMemory, None as Unanswered, QuorumDurable};
 use crate::Error;
 use crate::engine::*;
 use corelog_protocol::ErrorCode;
@@ -364,6 +364,33 @@ fn a_moved_partition_is_looked_up_again_and_served_by_its_new_shard() {
     assert_eq!(asked[0].values(), ["r1"]);
     scene.ack(&asked[0], 1);
     assert_eq!(scene.told(), [delivered(1, &[1])]);
+}
+
+#[test]
+fn a_record_that_asked_no_answer_is_not_overtaken_when_its_partition_moves() {
+    let mut scene = Scene::with_topic(config(), &[0, 0]);
+    scene.send("t", Some(0), "r1", Unanswered, 1).unwrap();
+    assert_eq!(scene.told(), [Told::Delivered { partition: 0, base: None, tokens: vec![1] }]);
+    assert_eq!(scene.asked()[0].values(), ["r1"]);
+    // Another partition is refused: the client learns that the first has moved to shard 2.
+    scene.send("t", Some(1), "other", LeaderDurable, 2).unwrap();
+    let asked = scene.asked();
+    scene.refuse(&asked[0], ErrorCode::NotLeader, 0);
+    let describe = scene.asked();
+    scene.answer(&describe[0], &TopicDescribeReply { topic: topic("t", &[2, 0]) });
+    // Nobody knows whether shard 0 has taken r1. So r2 follows it, and asks.
+    scene.send("t", Some(0), "r2", Unanswered, 3).unwrap();
+    scene.send("t", Some(0), "r3", Unanswered, 4).unwrap();
+    let asked = scene.asked();
+    assert_eq!(asked.len(), 1);
+    assert_eq!(scene.links[&asked[0].link].shard, ShardId(0));
+    assert_eq!(asked[0].values(), ["r2"]);
+    assert_eq!(asked[0].produce().durability, LeaderMemory);
+    scene.ack(&asked[0], 1);
+    let asked = scene.greet();
+    let moved = asked.iter().find(|asked| scene.links[&asked.link].shard == ShardId(2)).unwrap();
+    assert_eq!(moved.values(), ["r3"]);
+    assert_eq!(moved.produce().durability, Unanswered);
 }
 
 #[test]
