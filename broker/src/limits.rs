@@ -14,6 +14,9 @@ pub const RECEIVE_BYTES: usize = 64 << 10;
 /// about 0.7 ms of a device at 1.5 GB/s. A single larger entry travels in a commit of its own.
 pub const COMMIT_BYTES_TARGET: usize = 1 << 20;
 
+/// With n commits in flight, another starts only when n times this much is gathered.
+pub const GATHER_BYTES_DEFAULT: usize = 64 << 10;
+
 /// Commits written or being written and not yet durable. 2 hide the flush behind the next write;
 /// more than 4 only add latency.
 pub const COMMITS_IN_FLIGHT_MAX: usize = 4;

@@ -4,8 +4,8 @@ use corelog_protocol::ids::{ClusterId, Incarnation, LaneId};
 
 use crate::disk::DirectoryId;
 use crate::limits::{
-    BLOCK_BYTES, COMMITS_IN_FLIGHT_MAX, FRAME_BYTES_HARD, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX,
-    SEGMENT_BYTES_MIN,
+    BLOCK_BYTES, COMMITS_IN_FLIGHT_MAX, FRAME_BYTES_HARD, GATHER_BYTES_DEFAULT,
+    SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
 };
 use crate::time::Nanos;
 
@@ -74,7 +74,7 @@ impl LogConfig {
             body_bytes_max: 1 << 20,
             records_per_entry_max: 1 << 20,
             commits_in_flight_max: COMMITS_IN_FLIGHT_MAX,
-            gather_bytes: 64 << 10,
+            gather_bytes: GATHER_BYTES_DEFAULT,
             idle_padding_after: Nanos::from_millis(50),
             tail_cache_bytes: 16 << 20,
             read_bytes_max: 16 << 20,

@@ -95,8 +95,11 @@ impl Shard {
         config.read_bytes_max = shard.memory_bytes / 8 / lanes as usize;
         // On a small budget commits must leave room for everything else.
         let share = shard.memory_bytes / 4 / lanes as usize;
+        // No commit is larger than its segment.
+        let commit_bytes = COMMIT_BYTES_TARGET.min(config.segment_bytes as usize);
         config.commits_in_flight_max =
-            (share / COMMIT_BYTES_TARGET).clamp(1, config.commits_in_flight_max);
+            (share / commit_bytes).clamp(1, config.commits_in_flight_max);
+        config.gather_bytes = shard.gather_bytes;
         config.reserve_bytes = match is_metadata {
             true => 0,
             false => (2 * shard.segment_bytes).min(RESERVE_BYTES_MAX as u64),

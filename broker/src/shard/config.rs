@@ -17,6 +17,8 @@ pub struct ShardConfig {
     pub lanes_per_shard: u16,
     /// Full-grown size of a segment, a multiple of `BLOCK_BYTES`.
     pub segment_bytes: u64,
+    /// With n commits of a lane in flight, another starts only when n times this much is gathered.
+    pub gather_bytes: usize,
     /// Everything that this shard may hold for clients and commits, bytes.
     pub memory_bytes: usize,
     /// The frame cap after hello: control table and payload together, bytes.
@@ -38,6 +40,7 @@ impl ShardConfig {
             directories: 1,
             lanes_per_shard: limits::LANES_PER_SHARD_DEFAULT,
             segment_bytes: limits::SEGMENT_BYTES_DEFAULT as u64,
+            gather_bytes: limits::GATHER_BYTES_DEFAULT,
             memory_bytes: limits::SHARD_MEMORY_BYTES_DEFAULT,
             frame_bytes_max: limits::FRAME_BYTES_DEFAULT,
             connections_max: limits::CONNECTIONS_DEFAULT,
