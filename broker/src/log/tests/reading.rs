@@ -5,6 +5,7 @@ use corelog_protocol::ids::Offset;
 use super::rig::{Disk, P, Q, Rig, body, config};
 use crate::disk::DiskOrder;
 use crate::log::{LogEvent, Lookup, Read};
+use crate::memory::Memory;
 
 /// 60 entries of 3 KB in each of two partitions: several segments of 64 KiB.
 fn filled(tail_cache_bytes: usize) -> Rig {
@@ -229,4 +230,57 @@ fn entry_still_in_flight_when_its_segment_was_sealed_is_not_served() {
         rig.stop();
     }
     assert!(is_met);
+}
+
+#[test]
+fn reads_from_the_disk_hold_no_more_than_their_share_and_the_rest_waits_its_turn() {
+    let mut config = config();
+    config.tail_cache_bytes = 0;
+    config.read_bytes_max = 600 << 10;
+    let mut rig = Rig::started(config, Disk::new());
+    for tag in 0..60 {
+        rig.commit(P, &body(tag, 3_000));
+    }
+    rig.events.clear();
+    let mut pieces = Vec::new();
+    let mut ask = |rig: &mut Rig, offset: u64| {
+        rig.call(|log, io| log.read(io, P, Offset(offset), 5_000, &mut pieces))
+    };
+    // Two buffers of 256 KiB fit, for however many consumers lag.
+    assert!(matches!(ask(&mut rig, 3), Read::Waiting(_)));
+    assert!(matches!(ask(&mut rig, 9), Read::Waiting(_)));
+    let held = rig.memory.used_bytes();
+    for offset in [3, 12, 20] {
+        assert_eq!(ask(&mut rig, offset), Read::Busy);
+    }
+    assert_eq!(rig.memory.used_bytes(), held);
+    rig.run();
+    assert!(rig.events.iter().any(|event| matches!(event, LogEvent::ReadRoom)), "they are told");
+    assert!(matches!(ask(&mut rig, 12), Read::Waiting(_)));
+    rig.run();
+    rig.drop_events();
+    rig.stop();
+}
+
+#[test]
+fn read_after_the_files_are_closed_has_failed_and_is_no_damage() {
+    let mut rig = filled(0);
+    rig.call(|log, io| log.stop(io));
+    let mut pieces = Vec::new();
+    let mut closing = 0;
+    loop {
+        let answer = rig.call(|log, io| log.read(io, P, Offset(3), 5_000, &mut pieces));
+        assert_eq!(answer, Read::Failed, "after {closing} orders of the stop");
+        if rig.orders.is_empty() && !rig.log.wants_turn() {
+            break;
+        }
+        closing += 1;
+        if rig.log.wants_turn() {
+            rig.call(|log, io| log.on_turn(io));
+        } else {
+            rig.complete(|_| true);
+        }
+    }
+    assert!(closing > 3, "the stop closes files");
+    assert_eq!(rig.log.counters().reads_corrupt, 0);
 }

@@ -5,6 +5,7 @@ use corelog_protocol::ids::Offset;
 use super::rig::{Disk, P, Q, Rig, body, config};
 use crate::disk::DiskOrder;
 use crate::log::{AppendError, LogEvent, Read, Retention};
+use crate::time::Nanos;
 
 const WEEK_MS: u64 = 7 * 24 * 3_600_000;
 
@@ -352,4 +353,46 @@ fn room_is_not_told_while_the_next_segment_is_still_being_filled() {
     assert!(rig.append(P, &body(1, 90 << 10)).is_ok());
     rig.run();
     rig.stop();
+}
+
+/// A log start is appended while the last commits are in flight, and the segment that holds it is sealed
+/// before it is durable. Returns whether it was so with `fill` commits in front of it.
+fn log_start_told_before_a_roll(fill: u32) -> bool {
+    let mut config = config();
+    config.gather_bytes = 1;
+    let mut rig = Rig::started(config.clone(), Disk::new());
+    rig.log.open_partition(P, Retention { bytes: Some(20 << 10), ..Retention::default() });
+    for tag in 0..fill {
+        rig.commit(P, &body(tag, 3_000));
+    }
+    // Time for retention; what it orders stays in flight.
+    let (rolls, next) = (rig.log.counters().rolls, rig.log.next_lsn());
+    rig.now.monotonic = rig.now.monotonic + Nanos::from_secs(2);
+    rig.call(|log, io| log.on_wake(io));
+    let told_at = rig.log.next_lsn();
+    if told_at == next {
+        return false;
+    }
+    let mut tag = fill;
+    while rig.append(P, &body(tag, 7_000)).is_ok() {
+        rig.call(|log, io| log.on_turn(io));
+        tag += 1;
+    }
+    let was_sealed = rig.log.counters().rolls > rolls && rig.log.durable_end() < told_at;
+    rig.run();
+    rig.pass(2_000);
+    let bounds = rig.log.partition(P).unwrap();
+    assert!(bounds.log_start > Offset(0));
+    let mut again = Rig::started(config, rig.disk.after_power_cut(|_, _| false));
+    assert_eq!(again.log.partition(P), Some(bounds), "{fill} commits in front");
+    let (found, lost) = again.read_all(P, bounds.log_start.0);
+    assert_eq!(lost, [], "what retention dropped is not damage");
+    assert_eq!(found.len() as u64, bounds.next_offset.0 - bounds.log_start.0);
+    was_sealed
+}
+
+#[test]
+fn log_start_told_before_a_roll_is_kept_by_the_next_start() {
+    let sealed = (24..60).filter(|fill| log_start_told_before_a_roll(*fill)).count();
+    assert!(sealed > 0, "no log start was in a segment that was sealed over it");
 }
