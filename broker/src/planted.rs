@@ -34,6 +34,24 @@ pub enum Bug {
     RefusalDropped,
     /// Retention deletes a segment that is still needed.
     RetentionTooEager,
+    /// An ack names a higher level than was reached.
+    LevelOverstated,
+    /// A commit header attests entries that no flush has covered yet.
+    DurableEndTooHigh,
+    /// Recovery keeps a torn commit, and calls what it lacks corrupt.
+    TornTailKept,
+    /// Recovery ignores the log starts that retention has told.
+    LogStartForgotten,
+    /// A full disk is never tried again.
+    FullForEver,
+    /// The deadline of a long poll is not kept.
+    LongPollForgotten,
+    /// A damaged range is answered as if there were no data yet.
+    CorruptRangeUnsaid,
+    /// Requests are admitted whatever the memory budget says.
+    BudgetIgnored,
+    /// The buffer of a frame that did not come whole is not given back.
+    SlotLeaked,
 }
 
 impl Bug {
@@ -52,6 +70,15 @@ impl Bug {
         Bug::AckOutOfOrder,
         Bug::RefusalDropped,
         Bug::RetentionTooEager,
+        Bug::LevelOverstated,
+        Bug::DurableEndTooHigh,
+        Bug::TornTailKept,
+        Bug::LogStartForgotten,
+        Bug::FullForEver,
+        Bug::LongPollForgotten,
+        Bug::CorruptRangeUnsaid,
+        Bug::BudgetIgnored,
+        Bug::SlotLeaked,
     ];
 }
 

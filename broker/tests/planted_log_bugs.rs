@@ -111,3 +111,23 @@ fn a_body_checksum_that_is_not_checked_is_found() {
 fn corruption_that_is_truncated_is_found() {
     found_by_a_flip(Bug::CorruptionTruncated);
 }
+
+#[test]
+fn a_commit_header_that_attests_too_much_is_found() {
+    found_by_the_sweep(Bug::DurableEndTooHigh, workloads::appends);
+}
+
+#[test]
+fn a_torn_tail_that_is_kept_is_found() {
+    found_by_the_sweep(Bug::TornTailKept, workloads::appends);
+}
+
+#[test]
+fn log_starts_that_recovery_forgets_are_found() {
+    found_by_the_sweep(Bug::LogStartForgotten, workloads::retention);
+}
+
+#[test]
+fn a_full_disk_that_is_never_tried_again_is_found() {
+    found_by_the_sweep(Bug::FullForEver, workloads::full_disk);
+}

@@ -18,6 +18,7 @@ use super::segment::Indexed;
 use super::{Io, LOG_ITSELF, Log, Purpose, State, WaitingFor, append_time};
 use crate::disk::DiskOrder;
 use crate::memory::Memory;
+use crate::planted::{Bug, is_planted};
 
 impl Log {
     /// Appends an entry to the commit under construction, copying the body once. Needs an
@@ -269,7 +270,11 @@ impl Log {
         let Some(building) = self.building.take() else { return };
         let Some(active) = &mut self.active else { unreachable!("a commit is in a segment") };
         assert_eq!(building.position, active.position);
-        building.finish(io.memory, active.nonce, active.commits, self.durable_end);
+        let durable_end = match is_planted(Bug::DurableEndTooHigh) {
+            true => self.next_lsn,
+            false => self.durable_end,
+        };
+        building.finish(io.memory, active.nonce, active.commits, durable_end);
         let disk_bytes = building.disk_bytes();
         let (file, position, slot) = (active.file, building.position, building.slot);
         active.position += disk_bytes as u64;

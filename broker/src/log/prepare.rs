@@ -410,7 +410,10 @@ impl Preparer {
     fn on_full(&mut self, counters: &mut LogCounters, now: Monotonic) -> Monotonic {
         counters.disk_full += 1;
         self.was_full = true;
-        let until = now + self.backoff;
+        let until = match is_planted(Bug::FullForEver) {
+            true => Monotonic(u64::MAX / 2),
+            false => now + self.backoff,
+        };
         self.backoff = Nanos((self.backoff.0 * 2).min(BACKOFF_MAX.0));
         until
     }

@@ -21,6 +21,7 @@ use super::{Cx, Shard};
 use crate::limits::{FETCH_BYTES_MAX, FETCH_WAIT_MS_MAX, FETCHES_MAX, PARTITIONS_PER_REQUEST_MAX};
 use crate::log::{PartitionBounds, Read, ReadId};
 use crate::memory::{Memory, Piece};
+use crate::planted::{Bug, is_planted};
 use crate::time::{Monotonic, Nanos};
 
 /// Fetches that one step runs, and partitions of them; the others have the next turn.
@@ -301,6 +302,9 @@ impl Shard {
             Read::OutOfRange { .. } => {
                 self.found_error(id, partition, ErrorCode::OffsetOutOfRange, bounds, None);
             }
+            Read::Corrupt { .. } if is_planted(Bug::CorruptRangeUnsaid) => {
+                self.found(id, partition, Ok(bounds), 0, None);
+            }
             Read::Corrupt { from, to } => {
                 let range = Some(from..to).filter(|range| range.start < range.end);
                 self.found_error(id, partition, ErrorCode::RangeCorrupt, bounds, range);
@@ -390,7 +394,9 @@ impl Shard {
         self.counters.fetch_waits += 1;
         job.waiting = Waiting::Commit;
         let (deadline, waiter) = (job.deadline, Waiter { fetch: id, wait: job.wait });
-        self.timers.fetches.insert((deadline, id));
+        if !is_planted(Bug::LongPollForgotten) {
+            self.timers.fetches.insert((deadline, id));
+        }
         let fetches = &self.fetches;
         let waits =
             |known: Waiter| fetches.get(known.fetch).is_some_and(|job| job.is_in(known.wait));

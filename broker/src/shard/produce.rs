@@ -394,7 +394,7 @@ fn ack_of(pending: &Pending, level: Durability, stages: StageTimes) -> ProduceAc
         append_time: pending.append_time,
         partition: pending.partition,
         record_count: pending.record_count,
-        level,
+        level: if is_planted(Bug::LevelOverstated) { Durability::QuorumDurable } else { level },
         stages: pending.want_stages.then_some(stages),
     }
 }

@@ -105,7 +105,8 @@ pub fn decide(headed: &[Headed], found: &[Found]) -> Verdict {
             verdict.entries_corrupt += commit.first_lsn.0 - next_lsn.0;
             verdict.damaged_segments.push(*segment);
         }
-        if !commit.is_whole() && end_lsn > durable_end {
+        let keeps_torn = is_planted(Bug::TornTailKept);
+        if !commit.is_whole() && end_lsn > durable_end && !keeps_torn {
             // Not covered, or only in part: what is not covered goes.
             stopped = true;
             verdict.commits_truncated += 1;
