@@ -1,5 +1,5 @@
 //! I10 and I15 on a directory with several segments: no single bit makes the log serve something wrong,
-//! panic, or lose more than the entry it is in. Every bit: `simulate --sweep`.
+//! panic, or lose more than the entry it is in. Every bit: `simulate --flips`.
 
 use corelog_broker::sim::sweep::flips::{FlipCount, Target};
 

@@ -18,6 +18,22 @@ pub enum CrashStyle {
     Torn(u64),
 }
 
+/// What a seed is mostly about. All kinds of faults and of work come in each, but rare things meet often
+/// only where they are many.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Theme {
+    /// A bit of everything.
+    Mixed,
+    /// Power cuts in quick succession, of recoveries too, with several commits in flight.
+    Cuts,
+    /// Small segments that expire soon: their files are used again, full of old bytes.
+    Recycling,
+    /// More than a shard may hold: a crowd of connections with frames that never end, and floods of records.
+    Flood,
+    /// The medium breaks its word.
+    Medium,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TopicPlan {
     pub partitions: u32,
@@ -78,6 +94,10 @@ pub enum FaultKind {
     },
     /// The next read is refused.
     RefuseRead,
+    /// The next write of a data lane is reported and reaches nothing.
+    LoseWrite,
+    /// The next write of a data lane is reported and lands elsewhere in its file.
+    MisdirectWrite,
     FullDisk {
         length: u64,
         room: u64,
@@ -98,10 +118,12 @@ pub enum FaultKind {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
     pub seed: u64,
+    pub theme: Theme,
     pub shards: u16,
     pub lanes_per_shard: u16,
     pub directories: u16,
     pub segment_bytes: u64,
+    pub gather_bytes: usize,
     pub memory_bytes: usize,
     pub frame_bytes: usize,
     pub topics: Vec<TopicPlan>,
@@ -121,6 +143,9 @@ pub struct Plan {
     pub end: u64,
 }
 
+/// Connections that each hold most of a large frame: together more than a shard may hold.
+const CROWD: u32 = 120;
+
 fn pick<T: Copy>(random: &mut Random, choices: &[T]) -> T {
     choices[random.below(choices.len() as u64) as usize]
 }
@@ -129,53 +154,82 @@ impl Plan {
     /// Everything follows from the seed. `length`: of the workload, in virtual ns.
     pub fn draw(seed: u64, length: u64) -> Self {
         let random = &mut Random::new(seed ^ 0x51f1_5eed_0b0e_a55e);
-        let segment_bytes =
-            pick(random, &[64 << 10, 64 << 10, 96 << 10, 128 << 10, 256 << 10, 1 << 20]);
-        let frame_bytes =
-            ((segment_bytes as usize) / 2).min(pick(random, &[16 << 10, 32 << 10, 128 << 10]));
-        let shards = pick(random, &[1, 2, 2]);
+        let theme = match random.below(16) {
+            0..=2 => Theme::Cuts,
+            3..=5 => Theme::Recycling,
+            6 => Theme::Flood,
+            7..=8 => Theme::Medium,
+            _ => Theme::Mixed,
+        };
+        let is_small = matches!(theme, Theme::Cuts | Theme::Recycling);
+        let segment_bytes = match is_small {
+            true => pick(random, &[64 << 10, 64 << 10, 96 << 10]),
+            false if theme == Theme::Flood => 1 << 20,
+            false => pick(random, &[64 << 10, 96 << 10, 128 << 10, 256 << 10, 1 << 20]),
+        };
+        let frame_bytes = match theme {
+            Theme::Flood => 128 << 10,
+            _ => ((segment_bytes as usize) / 2).min(pick(random, &[16 << 10, 32 << 10, 128 << 10])),
+        };
         let topics = 1 + random.below(3);
-        let topics: Vec<TopicPlan> = (0..topics).map(|_| TopicPlan::draw(random)).collect();
+        let topics: Vec<TopicPlan> = (0..topics).map(|_| TopicPlan::draw(random, theme)).collect();
         let producers = 1 + random.below(4);
-        let mut producers: Vec<_> =
-            (0..producers).map(|_| ProducerPlan::draw(random, frame_bytes, length)).collect();
-        if random.chance(1, 12) {
+        let mut producers: Vec<_> = (0..producers)
+            .map(|_| ProducerPlan::draw(random, theme, frame_bytes, length))
+            .collect();
+        if theme == Theme::Flood {
             producers.extend([ProducerPlan::flood(frame_bytes, length); 3]);
         }
         let consumers = 1 + random.below(3);
         let consumers = (0..consumers).map(|_| ConsumerPlan::draw(random)).collect();
         let mut plan = Self {
             seed,
-            shards,
-            lanes_per_shard: pick(random, &[1, 1, 2]),
+            theme,
+            shards: if is_small { pick(random, &[1, 1, 2]) } else { pick(random, &[1, 2, 2]) },
+            lanes_per_shard: if is_small { 1 } else { pick(random, &[1, 1, 2]) },
             directories: pick(random, &[1, 1, 2]),
             segment_bytes,
-            memory_bytes: pick(random, &[8 << 20, 8 << 20, 16 << 20]),
+            gather_bytes: pick(random, &[1, 1, 4 << 10, 128 << 10]),
+            memory_bytes: match theme {
+                Theme::Flood => 8 << 20,
+                _ => pick(random, &[8 << 20, 8 << 20, 16 << 20]),
+            },
             frame_bytes,
             topics,
             producers,
             consumers,
             churn: pick(random, &[0, 0, 1, 3]),
-            hostile: pick(random, &[0, 0, 0, 5, 40]),
+            hostile: match theme {
+                Theme::Flood => CROWD,
+                _ => pick(random, &[0, 0, 0, 5, 40]),
+            },
             disk_latency: pick(random, &[100_000, 300_000, 2 * MILLIS, 10 * MILLIS]),
             net_latency: pick(random, &[20_000, 100_000, MILLIS, 20 * MILLIS]),
             chunk_bytes: pick(random, &[64 << 10, 64 << 10, 4096, 1400, 300]),
             socket_bytes: pick(random, &[8 << 10, 64 << 10, 256 << 10]),
             faults: Vec::new(),
-            end: length,
+            // Long enough for the broker's own deadlines, now and then.
+            end: if random.chance(1, 12) { 4 * length } else { length },
         };
-        let faults = 1 + random.below(6);
+        let faults = match theme {
+            Theme::Cuts | Theme::Medium => 4 + random.below(6),
+            Theme::Recycling => 2 + random.below(5),
+            Theme::Mixed | Theme::Flood => 1 + random.below(6),
+        };
         for _ in 0..faults {
-            let at = length / 10 + random.below(length * 9 / 10);
-            plan.faults.push((at, FaultKind::draw(random)));
+            let at = length / 10 + random.below(plan.end - length / 10);
+            plan.faults.push((at, FaultKind::draw(random, theme)));
         }
         plan
     }
 }
 
 impl TopicPlan {
-    fn draw(random: &mut Random) -> Self {
+    fn draw(random: &mut Random, theme: Theme) -> Self {
         let kept = match random.below(6) {
+            _ if theme == Theme::Recycling => {
+                Kept { age_ms: None, bytes: Some(4_000 + random.below(30_000)) }
+            }
             0 => Kept { age_ms: Some(200 + random.below(1000)), bytes: None },
             1 => Kept { age_ms: None, bytes: Some(20_000 + random.below(200_000)) },
             _ => Kept::default(),
@@ -185,19 +239,24 @@ impl TopicPlan {
 }
 
 impl ProducerPlan {
-    fn draw(random: &mut Random, frame_bytes: usize, length: u64) -> Self {
+    fn draw(random: &mut Random, theme: Theme, frame_bytes: usize, length: u64) -> Self {
         let levels = pick(
             random,
             &[[0, 0, 0, 0], [0, 0, 50, 0], [10, 20, 20, 10], [0, 60, 20, 10], [25, 25, 25, 0]],
         );
-        let records = pick(random, &[60, 150, 300, 600]);
+        let is_recycling = theme == Theme::Recycling;
+        let records = pick(random, &[60, 150, 300, 600]) * if is_recycling { 2 } else { 1 };
         let burst = pick(random, &[1, 4, 20, 100]);
+        let value_bytes_max = match is_recycling {
+            true => pick(random, &[1000, 2000, 4000]),
+            false => pick(random, &[40, 200, 1000, 4000]),
+        };
         Self {
             records,
             burst,
             // The bursts fill the time of the run.
             pause: 2 * length * burst.div_ceil(2) / u64::from(records),
-            value_bytes_max: pick(random, &[40, 200, 1000, 4000]).min(frame_bytes / 4),
+            value_bytes_max: value_bytes_max.min(frame_bytes / 4),
             keyed: random.chance(1, 2),
             window: pick(random, &[1, 2, 5, 5]),
             linger: pick(random, &[0, 0, MILLIS, 5 * MILLIS]),
@@ -241,9 +300,18 @@ impl ConsumerPlan {
 }
 
 impl FaultKind {
-    fn draw(random: &mut Random) -> Self {
+    fn draw(random: &mut Random, theme: Theme) -> Self {
         let shards = 1 + random.below(2) as u16;
-        match random.below(17) {
+        let is_medium = theme == Theme::Medium;
+        let kind = match theme {
+            Theme::Cuts => random.below(10),
+            Theme::Recycling => random.below(12),
+            _ => random.below(17),
+        };
+        if is_medium && random.chance(1, 3) {
+            return pick(random, &[FaultKind::LoseWrite, FaultKind::MisdirectWrite]);
+        }
+        match kind {
             0..=6 => FaultKind::Crash {
                 style: match random.below(10) {
                     0..=2 => CrashStyle::Bare,
@@ -253,8 +321,8 @@ impl FaultKind {
                 after: random.below(30) as u32,
                 shards,
                 down: random.below(200 * MILLIS),
-                again: random.chance(1, 3),
-                damage: random.chance(1, 6),
+                again: random.chance(1, if theme == Theme::Cuts { 2 } else { 3 }),
+                damage: is_medium && random.chance(1, 2),
             },
             7 => FaultKind::Restart { shards },
             8 => FaultKind::StallDisk { length: random.below(500 * MILLIS) },
@@ -280,6 +348,8 @@ impl FaultKind {
             FaultKind::RefuseWrite { flush: false } => "fault write refused",
             FaultKind::RefuseWrite { flush: true } => "fault flush refused",
             FaultKind::RefuseRead => "fault read refused",
+            FaultKind::LoseWrite => ".fault lost write planned",
+            FaultKind::MisdirectWrite => ".fault misdirected write planned",
             FaultKind::FullDisk { .. } => "fault full disk",
             FaultKind::ResetLinks => "fault links reset",
             FaultKind::StallLinks { .. } => "fault links stalled",
@@ -294,12 +364,14 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "seed {}: {} shards x {} lanes, {} directories, segments {} KiB, memory {} MiB, frames {} KiB, disk {} us, net {} us, chunks {} B, sockets {} B, churn {}, hostile {}, {} ms",
+            "seed {} ({:?}): {} shards x {} lanes, {} directories, segments {} KiB, gather {} B, memory {} MiB, frames {} KiB, disk {} us, net {} us, chunks {} B, sockets {} B, churn {}, hostile {}, {} ms",
             self.seed,
+            self.theme,
             self.shards,
             self.lanes_per_shard,
             self.directories,
             self.segment_bytes >> 10,
+            self.gather_bytes,
             self.memory_bytes >> 20,
             self.frame_bytes >> 10,
             self.disk_latency / 1000,

@@ -15,6 +15,11 @@ pub struct Wiretap {
 }
 
 impl Wiretap {
+    /// The first `skip` bytes are no frames.
+    pub fn behind(skip: usize) -> Self {
+        Self { skip, ..Self::default() }
+    }
+
     pub fn feed(&mut self, bytes: &[u8]) {
         if self.lost {
             return;

@@ -99,6 +99,18 @@ impl AnswerCheck {
         }
     }
 
+    /// The client closes a connection. What it asked and the shard has heard must not have waited
+    /// for longer than `patience`: a request that is dropped in silence ends so.
+    pub fn on_given_up(&self, link: u64, now: u64, patience: u64) -> Checked {
+        let open = self.open.range((link, 0)..=(link, u64::MAX));
+        Self::check_waiting(open, now, patience)
+    }
+
+    /// Whether a request has waited for longer than this.
+    pub fn has_waiting(&self, now: u64, length: u64) -> bool {
+        Self::check_waiting(self.open.iter(), now, length).is_err()
+    }
+
     pub fn on_closed(&mut self, link: u64) {
         let open = self.open.range((link, 0)..=(link, u64::MAX)).map(|(key, _)| *key);
         for key in open.collect::<Vec<_>>() {
@@ -108,7 +120,15 @@ impl AnswerCheck {
 
     /// Nothing may wait longer than `patience` for its answer.
     pub fn check_patience(&self, now: u64, patience: u64) -> Checked {
-        let late = self.open.iter().find(|(_, (since, request))| {
+        Self::check_waiting(self.open.iter(), now, patience)
+    }
+
+    fn check_waiting<'a>(
+        mut open: impl Iterator<Item = (&'a (u64, u64), &'a (u64, Request))>,
+        now: u64,
+        patience: u64,
+    ) -> Checked {
+        let late = open.find(|(_, (since, request))| {
             request.needs_answer() && now.saturating_sub(*since) > patience
         });
         match late {

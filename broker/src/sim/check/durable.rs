@@ -5,9 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use corelog_protocol::batch::BatchView;
 use corelog_protocol::entry::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind};
 use corelog_protocol::ids::{Lsn, Offset, PartitionId};
 
+use super::record::{RecordId, record_ids};
 use crate::limits::BLOCK_BYTES;
 use crate::sim::trace::{Checked, Violation};
 
@@ -30,15 +32,47 @@ struct Lane {
     ahead: BTreeSet<u64>,
 }
 
+/// What a partition held beyond all that its medium attests.
+#[derive(Debug)]
+pub struct Beyond {
+    pub first: Offset,
+    pub records: Vec<RecordId>,
+}
+
 #[derive(Debug, Default)]
 pub struct DurableIndex {
     /// With the lane and the LSN of each.
     batches: BTreeMap<Placed, (u32, Lsn)>,
     lanes: BTreeMap<u32, Lane>,
+    /// The records of each batch, kept if the medium of this run may break its word.
+    records: Option<BTreeMap<Placed, Vec<RecordId>>>,
     pub entries: u64,
 }
 
 impl DurableIndex {
+    /// Remembers which records each batch holds, so that [`DurableIndex::batches_from`] can tell.
+    pub fn remember_records(&mut self) {
+        self.records = Some(BTreeMap::new());
+    }
+
+    /// By partition, the least offset and the records of all batches that were ever on the medium
+    /// from these LSNs of their lanes on.
+    pub fn batches_from(&self, ends: &BTreeMap<u32, u64>) -> BTreeMap<PartitionId, Beyond> {
+        let mut found: BTreeMap<PartitionId, Beyond> = BTreeMap::new();
+        for (placed, (lane, lsn)) in &self.batches {
+            if lsn.0 < ends.get(lane).copied().unwrap_or_default() {
+                continue;
+            }
+            let beyond = found
+                .entry(placed.partition)
+                .or_insert_with(|| Beyond { first: placed.base_offset, records: Vec::new() });
+            beyond.first = beyond.first.min(placed.base_offset);
+            let records = self.records.as_ref().and_then(|records| records.get(placed));
+            beyond.records.extend(records.into_iter().flatten());
+        }
+        found
+    }
+
     /// A write that a flush has just covered. If it is a commit, whatever is not header or entry
     /// must be zeros: memory of the process does not belong on a disk.
     pub fn on_durable_write(&mut self, bytes: &[u8]) -> Checked {
@@ -56,7 +90,7 @@ impl DurableIndex {
             if bytes.get(padding).unwrap_or_default().iter().any(|byte| *byte != 0) {
                 return Err(Violation::new("format", format!("{header:?} is padded with garbage")));
             }
-            self.insert(&header);
+            self.insert(&header, body);
             let lane = self
                 .lanes
                 .entry(header.lane.0)
@@ -78,8 +112,9 @@ impl DurableIndex {
         self.lanes.clear();
         for file in files {
             for block in (0..file.len()).step_by(BLOCK_BYTES) {
-                for (header, _) in entries(&file[(block + COMMIT_HEADER_BYTES).min(file.len())..]) {
-                    self.insert(&header);
+                let bytes = &file[(block + COMMIT_HEADER_BYTES).min(file.len())..];
+                for (header, body) in entries(bytes) {
+                    self.insert(&header, body);
                 }
             }
         }
@@ -97,7 +132,7 @@ impl DurableIndex {
         self.lanes.get(lane).is_some_and(|lane| lsn.0 < lane.dense_end)
     }
 
-    fn insert(&mut self, header: &EntryHeader) {
+    fn insert(&mut self, header: &EntryHeader, body: &[u8]) {
         self.entries += 1;
         if header.kind == EntryKind::Batch {
             let placed = Placed {
@@ -107,6 +142,11 @@ impl DurableIndex {
                 body_crc: header.body_crc,
             };
             self.batches.insert(placed, (header.lane.0, header.lsn));
+            if let Some(records) = &mut self.records
+                && let Ok(batch) = BatchView::parse(body)
+            {
+                records.insert(placed, record_ids(&batch).collect());
+            }
         }
     }
 }

@@ -30,6 +30,8 @@ struct Sent {
     wall_ms: i64,
     fate: Fate,
     seen: Option<(PartitionRef, u64)>,
+    /// The medium lost it, and no promise about it is left.
+    is_void: bool,
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +40,8 @@ struct Partition {
     acked: BTreeMap<u64, RecordId>,
     /// Seen by a consumer, by offset.
     seen: BTreeMap<u64, RecordId>,
+    /// The least offset whose record the medium lost beyond all that it attests.
+    void_from: Option<u64>,
 }
 
 /// What retention a topic has, if any.
@@ -60,13 +64,14 @@ pub struct History {
     /// By producer, then sequence.
     sent: Vec<Vec<Sent>>,
     pub read_back: u64,
-    pub ordered: u64,
     pub failures: u64,
     pub definite: u64,
     pub indefinite: u64,
     pub indefinite_seen: u64,
     /// Durable records that damage has made unreadable, with a typed error.
     pub lost_to_damage: u64,
+    /// Durable records that the medium lost beyond all that it attests.
+    pub voided: u64,
 }
 
 /// What a full read of a partition found, while nothing else happened.
@@ -103,7 +108,14 @@ impl History {
     pub fn on_send(&mut self, producer: u32, topic: usize, bytes: usize, wall_ms: i64) -> RecordId {
         let sent = &mut self.sent[producer as usize];
         let sequence = sent.len() as u32;
-        sent.push(Sent { topic, bytes: bytes as u32, wall_ms, fate: Fate::Open, seen: None });
+        sent.push(Sent {
+            topic,
+            bytes: bytes as u32,
+            wall_ms,
+            fate: Fate::Open,
+            seen: None,
+            is_void: false,
+        });
         RecordId { producer, sequence }
     }
 
@@ -136,7 +148,7 @@ impl History {
             }
             _ => {}
         }
-        if !durable {
+        if !durable || sent.is_void {
             return Ok(());
         }
         let partition = self.partitions.entry(place).or_default();
@@ -200,6 +212,7 @@ impl History {
                 );
                 return Err(Violation::new("I4", text));
             }
+            _ if sent.is_void => return Ok(()),
             (fate, None) => {
                 sent.seen = Some((place, offset));
                 if fate == Fate::Indefinite {
@@ -220,6 +233,43 @@ impl History {
         }
     }
 
+    /// The medium lost these records of a partition, the first of them at offset `first`, and nothing on it
+    /// attests that they were durable: from now on each may be there or not, its offset may belong to
+    /// another, and the partition may have ended at the first.
+    pub fn void(&mut self, first: u64, records: &[RecordId]) {
+        let mut place = None;
+        for id in records {
+            let Ok(sent) = self.record(*id) else { continue };
+            sent.is_void = true;
+            let seen = sent.seen.take();
+            let acked = match sent.fate {
+                Fate::Acked(place, offset) => Some((place, offset)),
+                _ => None,
+            };
+            for (at, offset) in seen.into_iter().chain(acked) {
+                place = Some(at);
+                let Some(partition) = self.partitions.get_mut(&at) else { continue };
+                if partition.acked.get(&offset) == Some(id) {
+                    partition.acked.remove(&offset);
+                    self.voided += 1;
+                }
+                if partition.seen.get(&offset) == Some(id) {
+                    partition.seen.remove(&offset);
+                }
+            }
+        }
+        // Of which nobody was told anything, nothing was promised.
+        if let Some(partition) = place.and_then(|place| self.partitions.get_mut(&place)) {
+            partition.void_from = Some(partition.void_from.map_or(first, |from| from.min(first)));
+        }
+    }
+
+    /// Whether the medium has lost so much that a partition may have ended here.
+    pub fn may_have_ended(&self, place: PartitionRef, end: u64) -> bool {
+        let from = self.partitions.get(&place).and_then(|partition| partition.void_from);
+        from.is_some_and(|from| from <= end)
+    }
+
     /// The topics' partitions about which something is promised.
     pub fn promised(&self) -> BTreeSet<PartitionRef> {
         let places = self.partitions.keys().copied();
@@ -235,8 +285,8 @@ impl History {
         last(&partition.acked).max(last(&partition.seen))
     }
 
-    /// Compares a full read with all that was promised. `damaged`: faults that void promises have
-    /// hit this disk, so that typed gaps are in order; wrong bytes never are.
+    /// Compares a full read with all that was promised. `damaged`: the medium of this run broke its
+    /// word, so that typed gaps are in order; wrong bytes never are, nor an end that falls.
     pub fn check_read_back(
         &mut self,
         place: PartitionRef,
@@ -289,28 +339,12 @@ impl History {
                 format!("{place:?} reports corruption that never was: {:?}", read.corrupt),
             ));
         }
-        self.check_order(place, read)?;
+        self.check_dense(place, read)?;
         self.check_retention(place, read, wall_ms)
     }
 
-    /// I4: dense, and in the order in which each producer sent. What was never acknowledged may
-    /// have waited in a lost connection while a later record took another.
-    fn check_order(&mut self, place: PartitionRef, read: &ReadBack) -> Checked {
-        let mut last: BTreeMap<u32, u32> = BTreeMap::new();
-        for (offset, id) in &read.records {
-            if !matches!(self.sent_of(*id).fate, Fate::Acked(..)) {
-                continue;
-            }
-            self.ordered += 1;
-            if let Some(before) = last.insert(id.producer, id.sequence)
-                && before >= id.sequence
-            {
-                let text = format!(
-                    "{place:?} offset {offset}: {id:?} comes after number {before} of its producer"
-                );
-                return Err(Violation::new("I4", text));
-            }
-        }
+    /// I4: every offset is there, or refused. The order is seen by [`super::order`].
+    fn check_dense(&self, place: PartitionRef, read: &ReadBack) -> Checked {
         let corrupt: u64 = read.corrupt.iter().map(|(first, end)| end - first).sum();
         let expected = read.committed_end - read.log_start;
         if read.records.len() as u64 + corrupt < expected {
@@ -330,7 +364,7 @@ impl History {
         if read.log_start == 0 {
             return Ok(());
         }
-        let Partition { acked, seen } = &self.partitions[&place];
+        let Partition { acked, seen, .. } = &self.partitions[&place];
         let Kept { age_ms, bytes } = self.topics[place.topic].kept;
         // A lower bound of what stays: values alone, without keys and headers.
         let kept: u64 = read

@@ -7,7 +7,9 @@ pub mod acks;
 pub mod answers;
 pub mod durable;
 pub mod history;
+pub mod medium;
 pub mod memory;
+pub mod order;
 pub mod record;
 pub mod recovery;
 pub mod served;
@@ -18,6 +20,7 @@ use answers::AnswerCheck;
 use durable::DurableIndex;
 use history::History;
 use memory::MemoryCheck;
+use order::OrderCheck;
 use recovery::RecoveryCheck;
 use served::ServedCheck;
 use space::SpaceCheck;
@@ -32,6 +35,7 @@ pub struct Checks {
     pub answers: AnswerCheck,
     pub memory: MemoryCheck,
     pub history: History,
+    pub order: OrderCheck,
     pub recovery: RecoveryCheck,
     pub space: SpaceCheck,
 }
@@ -42,7 +46,10 @@ impl Checks {
         tally.add("checked I1 durable records read back", self.history.read_back);
         tally.add("checked I2 acks against the disk", self.acks.looked);
         tally.add("checked I3 entries served", self.served.looked);
-        tally.add("checked I4 records in order", self.history.ordered);
+        tally.add("checked I4 records in order", self.order.looked);
+        tally.add("records out of order, from a connection given up", self.order.excused);
+        tally.add("records voided by the medium", self.history.voided);
+        tally.add("records damaged, with a typed error", self.history.lost_to_damage);
         tally.add("checked I5 failures never seen", self.history.failures);
         tally.add("checked I9 recoveries", self.recovery.looked);
         tally.add("checked I10 bodies served", self.served.bodies);

@@ -1,5 +1,7 @@
 //! Records that say who they are: every byte of a value follows from its producer, number and length.
 
+use corelog_protocol::batch::BatchView;
+
 /// A record, unique in a run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct RecordId {
@@ -36,6 +38,15 @@ pub fn read_value(value: &[u8], scratch: &mut Vec<u8>) -> Option<RecordId> {
     }
     write_value(id, len, scratch);
     (scratch == value).then_some(id)
+}
+
+/// Who the records of a batch say they are, in order. Only their first bytes are looked at.
+pub fn record_ids<'a>(batch: &BatchView<'a>) -> impl Iterator<Item = RecordId> + 'a {
+    let values = batch.records().map_while(Result::ok).filter_map(|record| record.value);
+    values.filter_map(|value| {
+        let word = |at: usize| value.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
+        Some(RecordId { producer: word(0)?, sequence: word(4)? })
+    })
 }
 
 /// The key of a record that has one: few keys, so that they meet.

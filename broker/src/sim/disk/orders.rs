@@ -133,6 +133,17 @@ impl SimDisk {
         })
     }
 
+    /// An order that is started and not finished.
+    pub fn order(&self, shard: u16, op: OpId) -> Option<&DiskOrder> {
+        self.started.get(&(shard, op)).map(|started| &started.order)
+    }
+
+    /// The name and size of an open file.
+    pub fn open_file(&self, shard: u16, file: FileId) -> Option<(&Place, u64)> {
+        let inode = *self.handles.get(&(shard, file))?;
+        Some((self.files.name_of(inode)?, self.files.live(inode).len() as u64))
+    }
+
     /// Starts and finishes an order at once.
     pub fn apply(&mut self, shard: u16, order: DiskOrder, memory: &mut SimMemory) -> DiskDone {
         let op = OpId(u64::MAX);

@@ -122,6 +122,10 @@ impl Target {
         }
     }
 
+    pub fn files(&self) -> usize {
+        self.image.files.len()
+    }
+
     pub fn bits(&self) -> u64 {
         self.image.bytes() as u64 * 8
     }

@@ -1,6 +1,7 @@
-//! The long run: all workloads from many seeds, nested deeper, and every bit. For `simulate --sweep`.
+//! The long runs: all workloads from many seeds, nested deeper, and every bit. For `simulate --sweep` and
+//! `simulate --flips`.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
 use crate::sim::sweep::Checked;
@@ -17,19 +18,19 @@ pub struct Options {
     pub length: usize,
     pub threads: usize,
     pub effort: Effort,
-    /// Of the bits inside bodies and of zeros, each so-many-th is flipped; 0 flips none at all.
+    /// Of the bits inside bodies and of zeros, each so-many-th is flipped: 1 flips them all.
     pub flip_stride: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let effort = Effort { exhaustive_max: 6, samples: 64, nest_every: 64, nest_depth: 2 };
-        Self { seed: 1, seeds: 8, length: 2, threads: 2, effort, flip_stride: 1 }
+        Self { seed: 1, seeds: 4, length: 2, threads: 2, effort, flip_stride: 1 }
     }
 }
 
-/// Sweeps, then flips. A line for each workload through `say`; the first violation ends it.
-pub fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Checked<()> {
+/// Crashes every workload everywhere. A line for each through `say`; the first violation ends it.
+pub fn crashes(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Checked<Count> {
     let jobs: Vec<(u64, &str, workloads::Workload)> = (options.seed..options.seed + options.seeds)
         .flat_map(|seed| workloads::ALL.map(|(name, workload)| (seed, name, workload)))
         .collect();
@@ -53,29 +54,46 @@ pub fn run(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Checked<()> {
         Ok(total)
     };
     let mut total = Count::default();
-    for count in on_threads(options.threads, |_| work()) {
+    for count in on_threads(options.threads, work) {
         total.add(&count?);
     }
-    say(&format!("crashes: {total}"));
-
-    if options.flip_stride > 0 {
-        let target = Target::build(options.seed)?;
-        say(&format!("flipping a directory of {} bits", target.bits()));
-        let parts = options.threads as u64;
-        let flip = |part| target.flip(options.flip_stride, part as u64, parts);
-        let mut total = FlipCount::default();
-        for count in on_threads(options.threads, flip) {
-            total.add(&count?);
-        }
-        say(&format!("flips: {total}"));
-    }
-    Ok(())
+    Ok(total)
 }
 
-fn on_threads<R: Send>(threads: usize, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
+/// Flips every bit of a directory, one at a time. A line now and then through `say`; the first violation
+/// ends it.
+pub fn flips(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Checked<FlipCount> {
+    /// So many parts: for progress, and so that no thread waits long for another.
+    const PARTS: u64 = 64;
+    let target = Target::build(options.seed)?;
+    say(&format!("a directory of {} bits in {} files", target.bits(), target.files()));
+    let next = AtomicU64::new(0);
+    let work = || -> Checked<FlipCount> {
+        let mut total = FlipCount::default();
+        loop {
+            let part = next.fetch_add(1, Ordering::Relaxed);
+            if part >= PARTS {
+                return Ok(total);
+            }
+            let count = target.flip(options.flip_stride, part, PARTS);
+            if count.is_err() {
+                next.store(PARTS, Ordering::Relaxed);
+            }
+            total.add(&count?);
+            say(&format!("part {} of {PARTS}; this thread: {total}", part + 1));
+        }
+    };
+    let mut total = FlipCount::default();
+    for count in on_threads(options.threads, work) {
+        total.add(&count?);
+    }
+    Ok(total)
+}
+
+fn on_threads<R: Send>(threads: usize, work: impl Fn() -> R + Sync) -> Vec<R> {
     thread::scope(|scope| {
         let work = &work;
-        let threads: Vec<_> = (0..threads).map(|n| scope.spawn(move || work(n))).collect();
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         threads.into_iter().map(|thread| thread.join().expect("checks catch panics")).collect()
     })
 }

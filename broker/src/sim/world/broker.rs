@@ -67,6 +67,7 @@ impl World {
             config.directories = self.plan.directories;
             config.lanes_per_shard = self.plan.lanes_per_shard;
             config.segment_bytes = self.plan.segment_bytes;
+            config.gather_bytes = self.plan.gather_bytes;
             config.memory_bytes = self.plan.memory_bytes;
             config.frame_bytes_max = self.plan.frame_bytes;
             let seed = seed.wrapping_add(u64::from(number));
@@ -198,7 +199,7 @@ impl World {
     }
 
     fn disk_order(&mut self, shard: usize, op: OpId, order: DiskOrder) {
-        let fault = self.draw_fault(&order);
+        let fault = self.draw_fault(shard, &order);
         let delay = self.disk_delay(&order);
         let Some(broker) = &mut self.broker else { return };
         self.disk.start(shard as u16, op, order, &mut broker.shards[shard].memory);
@@ -214,6 +215,14 @@ impl World {
             return;
         }
         let mut checked = Ok(());
+        let Some(broker) = &self.broker else { return };
+        if let Some(Fault::Lose | Fault::Misdirect { .. }) = fault
+            && let Some(DiskOrder::Write { slot, len, .. }) = self.disk.order(shard as u16, op)
+        {
+            // The broker cannot know better than that the flush to come covers it.
+            let bytes = &broker.shards[shard].memory.bytes(*slot)[..*len as usize];
+            checked = self.checks.durable.on_durable_write(bytes);
+        }
         if fault.is_none() {
             for (_, _, content) in self.disk.covered_by(shard as u16, op) {
                 if let Content::Bytes(bytes) = content {

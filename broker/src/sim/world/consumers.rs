@@ -161,9 +161,12 @@ impl World {
             }
             Error::OffsetOutOfRange { asked, log_start, committed_end } => {
                 self.tally.one("offsets out of range");
-                let lost = committed_end < asked;
+                let place = self.place_of(client, assignment);
+                let history = &self.checks.history;
+                let excused = |place| history.may_have_ended(place, committed_end.0);
+                let lost = committed_end < asked && !place.is_some_and(excused);
                 let kept = self.may_forget(client, assignment);
-                if lost && !self.faults.has_damaged {
+                if lost {
                     self.violated(Violation::new("I3", format!("the end fell: {error}")));
                 } else if asked < log_start && !kept && !self.faults.has_damaged {
                     self.violated(Violation::new(
@@ -194,6 +197,13 @@ impl World {
             };
         }
         self.seek(client, assignment, position);
+    }
+
+    fn place_of(&self, client: usize, assignment: AssignmentId) -> Option<PartitionRef> {
+        match &self.clients[client].role {
+            Role::Consumer { reads, .. } => Some(reads.get(&assignment)?.place),
+            _ => None,
+        }
     }
 
     fn next_of(&self, client: usize, assignment: AssignmentId) -> Option<u64> {

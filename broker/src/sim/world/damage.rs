@@ -1,34 +1,35 @@
-//! Bytes that change while the broker is down: bits that flip, sectors that hold something else.
+//! A medium that breaks its word: bits that flip, sectors that hold something else, writes that are reported
+//! and lost, or land elsewhere.
 //!
-//! Only where a single replica can know better: not in the last commits of a lane, which no durable
-//! LSN covers yet, so that their loss cannot be told from a torn tail.
+//! Not in the metadata lane, without which no topic has a name, and not in the two header blocks of a
+//! segment, without both of which a broker refuses to start. What may be lost so, and what not, is in
+//! [`crate::sim::check::medium`].
 
 use super::World;
+use crate::disk::FileId;
 use crate::limits::BLOCK_BYTES;
 use crate::sim::check::durable::entries;
-use crate::sim::disk::SECTOR_BYTES;
+use crate::sim::check::medium::promised_ends;
 use crate::sim::disk::image::folder_of;
+use crate::sim::disk::{Fault, SECTOR_BYTES};
 
-/// In flight at most 4, each may carry the durable LSN of the 5th before it; one more to be sure.
-const COMMITS_UNCOVERED: usize = 6;
+const METADATA: &str = "lanes/0";
+const HEADER_BYTES: u64 = 2 * BLOCK_BYTES as u64;
 
 impl World {
     pub(super) fn damage(&mut self) {
         let mut places = Vec::new();
         let mut folders: Vec<_> = self.image.files.keys().map(folder_of).collect();
         folders.dedup();
-        for folder in folders.iter().filter(|folder| !folder.path.ends_with("lanes/0")) {
+        for folder in folders.iter().filter(|folder| *folder.path != *METADATA) {
             let files = self.image.files.iter().filter(|(place, _)| folder_of(place) == *folder);
-            let mut commits = Vec::new();
             for (place, bytes) in files.filter(|(place, _)| place.path.ends_with(".seg")) {
                 for block in (0..bytes.len()).step_by(BLOCK_BYTES) {
                     if entries(&bytes[(block + 64).min(bytes.len())..]).next().is_some() {
-                        commits.push((place.clone(), block));
+                        places.push((place.clone(), block));
                     }
                 }
             }
-            commits.truncate(commits.len().saturating_sub(COMMITS_UNCOVERED));
-            places.append(&mut commits);
         }
         if places.is_empty() {
             return;
@@ -52,6 +53,43 @@ impl World {
                 file.copy_within(other..other + SECTOR_BYTES, sector);
                 self.tally.one("fault sector misplaced on disk");
             }
+        }
+    }
+
+    /// What becomes of the next write of a data lane, if the medium is to break its word.
+    pub(super) fn draw_broken_word(
+        &mut self,
+        shard: u16,
+        file: FileId,
+        position: u64,
+    ) -> Option<Fault> {
+        let (place, size) = self.disk.open_file(shard, file)?;
+        if position < HEADER_BYTES || *folder_of(place).path == *METADATA {
+            return None;
+        }
+        let path = place.path.clone();
+        self.faults.has_damaged = true;
+        let blocks = 1 + self.random.below(size / BLOCK_BYTES as u64 - 1) as u32;
+        let lands = (position + u64::from(blocks) * BLOCK_BYTES as u64) % size;
+        let now = self.now;
+        self.trace.line(now, || format!("BROKEN WORD: {path} at {position}, or at {lands}"));
+        if !std::mem::take(&mut self.faults.misdirect_write) || lands < HEADER_BYTES {
+            self.faults.lose_write = false;
+            self.tally.one("fault write lost");
+            return Some(Fault::Lose);
+        }
+        self.tally.one("fault write misdirected");
+        Some(Fault::Misdirect { blocks })
+    }
+
+    /// After a crash: what nothing on the medium attests is promised no longer.
+    pub(super) fn void_what_is_lost(&mut self) {
+        if !self.faults.has_damaged {
+            return;
+        }
+        let ends = promised_ends(self.image.files.iter());
+        for beyond in self.checks.durable.batches_from(&ends).into_values() {
+            self.checks.history.void(beyond.first.0, &beyond.records);
         }
     }
 }

@@ -9,6 +9,7 @@ use corelog::engine::{AdminReply, AdminRequest, ConsumerConfig, Fetched, Positio
 use corelog_protocol::ids::Offset;
 
 use super::clients::{Role, topic_name};
+use super::net::ANSWER;
 use super::{Action, World};
 use crate::sim::check::history::{PartitionRef, ReadBack};
 use crate::sim::plan::CrashStyle;
@@ -17,8 +18,8 @@ use crate::sim::trace::Violation;
 /// How long the end may take in all, and how often its progress is looked at.
 const PATIENCE: u64 = 120_000_000_000;
 const TICK: u64 = 20_000_000;
-/// A request must be answered within this, once all is well.
-const ANSWER: u64 = 40_000_000_000;
+/// While a request waits for longer, the run does not end: it is answered, or that is found out.
+const WAITING: u64 = 1_000_000_000;
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 enum Phase {
@@ -86,10 +87,8 @@ impl World {
         let healthy = now - self.ending.began;
         let checked = self.checks.recovery.check_patience(now, 60_000_000_000);
         self.check(checked);
-        if healthy > ANSWER {
-            let checked = self.checks.answers.check_patience(now, ANSWER);
-            self.check(checked);
-        }
+        let checked = self.checks.answers.check_patience(now, ANSWER);
+        self.check(checked);
         if healthy > PATIENCE {
             let text = format!(
                 "{:?} has not come to an end; {} records have no fate",
@@ -111,7 +110,9 @@ impl World {
     fn is_settled(&self) -> bool {
         let topics_made = matches!(self.clients[0].role, Role::Admin { created, request: None } if created == self.plan.topics.len());
         let ready = self.broker.as_ref().is_some_and(|broker| broker.is_ready());
-        topics_made && ready && !self.faults.kill_planned && self.checks.history.open() == 0
+        let answered = !self.checks.answers.has_waiting(self.now, WAITING);
+        let fates_known = self.checks.history.open() == 0;
+        topics_made && ready && !self.faults.kill_planned && fates_known && answered
     }
 
     fn probe(&mut self) {
@@ -142,7 +143,7 @@ impl World {
         let all = delivered >= self.ending.probes;
         let checked = self.checks.space.check_recovered(all);
         self.check(checked);
-        if !all && !self.faults.has_damaged {
+        if !all {
             let text = format!(
                 "{delivered} of {} probes were accepted by a healthy broker",
                 self.ending.probes
@@ -185,7 +186,7 @@ impl World {
         match answer {
             Ok(AdminReply::Offsets(offsets)) => {
                 let bounds = (offsets.log_start.0, offsets.committed_end.0);
-                if bounds.1 < floor && !self.faults.has_damaged {
+                if bounds.1 < floor {
                     let text = format!(
                         "{place:?} ends at {}, and {floor} offsets were acknowledged or seen",
                         bounds.1
@@ -311,6 +312,9 @@ impl World {
                 self.tally.one("partitions trimmed by retention");
             }
             let checked = self.checks.history.check_read_back(*place, read, wall_ms, damaged);
+            self.check(checked);
+            let records = read.records.iter().map(|(offset, id)| (*offset, *id));
+            let checked = self.checks.order.check(records, place);
             self.check(checked);
         }
         self.ending.rounds += 1;

@@ -24,12 +24,15 @@ pub struct Faults {
     refuse_write: bool,
     refuse_flush: bool,
     refuse_read: bool,
+    /// Of a write of a data lane: report it, and lose it, or let it land elsewhere.
+    pub lose_write: bool,
+    pub misdirect_write: bool,
     stalled_until: u64,
     /// Bytes free now on each full directory.
     is_full: bool,
     /// Kill the process soon, because a directory has failed.
     pub kill_planned: bool,
-    /// Promises about damaged bytes are void from here on.
+    /// The medium has broken its word: typed gaps are in order from here on.
     pub has_damaged: bool,
     /// Shards of the next start.
     shards_next: u16,
@@ -56,6 +59,8 @@ impl World {
             FaultKind::RefuseWrite { flush: true } => self.faults.refuse_flush = true,
             FaultKind::RefuseWrite { flush: false } => self.faults.refuse_write = true,
             FaultKind::RefuseRead => self.faults.refuse_read = true,
+            FaultKind::LoseWrite => self.faults.lose_write = true,
+            FaultKind::MisdirectWrite => self.faults.misdirect_write = true,
             FaultKind::FullDisk { length, room } => {
                 self.faults.is_full = true;
                 for directory in (0..self.plan.directories).map(DirectoryId) {
@@ -133,7 +138,13 @@ impl World {
         delay.max(self.faults.stalled_until.saturating_sub(self.now))
     }
 
-    pub(super) fn draw_fault(&mut self, order: &DiskOrder) -> Option<Fault> {
+    pub(super) fn draw_fault(&mut self, shard: usize, order: &DiskOrder) -> Option<Fault> {
+        if let DiskOrder::Write { file, position, .. } = order
+            && (self.faults.lose_write || self.faults.misdirect_write)
+            && let Some(fault) = self.draw_broken_word(shard as u16, *file, *position)
+        {
+            return Some(fault);
+        }
         let armed = match order {
             DiskOrder::Write { .. } | DiskOrder::Zero { .. } => &mut self.faults.refuse_write,
             DiskOrder::Flush { .. } => &mut self.faults.refuse_flush,
@@ -176,6 +187,7 @@ impl World {
         self.cut(cut.style);
         if cut.damage && !self.faults.quiet {
             self.damage();
+            self.void_what_is_lost();
         }
         if cut.again {
             // The next one hits the recovery.
@@ -231,6 +243,7 @@ impl World {
         self.trace.mix(&[now, 50, self.image.digest()]);
         self.trace.line(now, || format!("POWER CUT: {kept} loose sectors kept, {dropped} lost"));
         self.checks.durable.on_crash(self.image.files.values());
+        self.void_what_is_lost();
         self.checks.recovery.on_crash();
         for link in 0..self.links.len() {
             self.links[link].take_sends();

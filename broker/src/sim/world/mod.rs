@@ -22,7 +22,7 @@ use crate::shard::message::ShardMessage;
 use crate::sim::check::Checks;
 use crate::sim::check::history::Kept;
 use crate::sim::disk::{Fault, Image, SimDisk};
-use crate::sim::plan::{FaultKind, Plan};
+use crate::sim::plan::{FaultKind, Plan, Theme};
 use crate::sim::queue::Queue;
 use crate::sim::tally::Tally;
 use crate::sim::trace::{Checked, Trace, Violation};
@@ -161,6 +161,9 @@ impl World {
     }
 
     fn start(&mut self) {
+        if self.plan.theme == Theme::Medium {
+            self.checks.durable.remember_records();
+        }
         for topic in self.plan.topics.clone() {
             self.add_topic(topic.kept, topic.partitions);
         }

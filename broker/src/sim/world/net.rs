@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use corelog::engine::LinkId;
+use corelog_protocol::batch::BatchView;
 use corelog_protocol::frame::FrameKind;
 use corelog_protocol::preamble::{PREAMBLE_BYTES, Preamble};
 
@@ -16,7 +17,12 @@ use super::{Action, World};
 use crate::limits::RECEIVE_BYTES;
 use crate::memory::{Memory, Piece};
 use crate::shard::event::{Conn, Event, Peer};
+use crate::sim::check::record::record_ids;
 use crate::sim::wiretap::Wiretap;
+
+/// The shard has answered a request within this, whatever its disk and its neighbours do: a long poll
+/// takes half a second at most here, a stalled disk as much.
+pub const ANSWER: u64 = 4_000_000_000;
 
 /// More than this waiting moves as fast as the sockets allow.
 const BACKLOG_BYTES: usize = 32 << 10;
@@ -67,6 +73,8 @@ pub struct Link {
     reading: Reading,
     pumping_up: bool,
     pumping_down: bool,
+    /// What the client hands over, before any of it travels.
+    tap_out: Wiretap,
     pub tap_up: Wiretap,
     pub tap_down: Wiretap,
 }
@@ -93,6 +101,7 @@ impl Link {
             reading: Reading::Off,
             pumping_up: false,
             pumping_down: false,
+            tap_out: Wiretap::behind(PREAMBLE_BYTES),
             tap_up: Wiretap::default(),
             tap_down: Wiretap::default(),
         }
@@ -135,19 +144,36 @@ impl World {
     /// The client's side ends, if it has not.
     pub(super) fn link_closed(&mut self, link: usize) {
         if !std::mem::replace(&mut self.links[link].client_gone, true) {
+            self.checks.order.on_given_up(link as u64, self.now);
             self.client_disconnected(link);
         }
     }
 
     pub(super) fn client_sends(&mut self, link: usize, pieces: [&[u8]; 2]) {
+        let stream = &mut self.links[link];
         for piece in pieces {
-            self.links[link].up_out.push(piece);
+            stream.up_out.push(piece);
+            if !stream.is_hostile {
+                stream.tap_out.feed(piece);
+            }
+        }
+        while let Some((header, frame)) = self.links[link].tap_out.frame() {
+            if header.kind == FrameKind::Produce {
+                let batch =
+                    header.payload(frame).ok().and_then(|batch| BatchView::parse(batch).ok());
+                for id in batch.iter().flat_map(record_ids) {
+                    self.checks.order.on_sent(id, link as u64, self.now);
+                }
+            }
         }
         self.plan_pump_up(link);
     }
 
     /// The client closes at once; what it had not sent is gone. What is under way may arrive.
     pub(super) fn client_closes(&mut self, link: usize) {
+        self.checks.order.on_given_up(link as u64, self.now);
+        let checked = self.checks.answers.on_given_up(link as u64, self.now, ANSWER);
+        self.check(checked);
         let stream = &mut self.links[link];
         stream.client_gone = true;
         stream.up_out.clear();
