@@ -212,9 +212,6 @@ impl Log {
     }
 
     fn refuse(&mut self) -> AppendError {
-        if self.active.is_none() && !self.preparer.is_full() && self.failure.is_none() {
-            self.counters.rolls_waited += 1;
-        }
         if self.preparer.is_full() && self.has_pipeline_room() {
             // Who was told `Busy` before this has not been told that the disk is full.
             if self.waiting_for == WaitingFor::Nothing {

@@ -24,9 +24,12 @@ impl Log {
     /// Changes to the prepared segment, if it is ready and has room for an entry of this size.
     pub(super) fn roll<M: Memory>(&mut self, io: &mut Io<'_, M>, bytes: usize) -> bool {
         assert!(self.building.as_ref().is_none_or(|building| building.entry_count == 0));
-        self.needs_roll = true;
+        let waits_already = std::mem::replace(&mut self.needs_roll, true);
         self.preparer.demand(self.segment_bytes_for(bytes));
-        let Some(prepared) = self.preparer.take_ready(false) else { return false };
+        let Some(prepared) = self.preparer.take_ready(false) else {
+            self.counters.rolls_waited += u64::from(!waits_already);
+            return false;
+        };
         if let Some(building) = self.building.take() {
             // It holds nothing yet, and belongs to the old segment.
             io.memory.release(building.slot);

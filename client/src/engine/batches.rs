@@ -105,8 +105,13 @@ impl<T> Engine<T> {
         let retry_nanos = if hint > 0 { hint } else { RETRY_NANOS };
         let in_time = now.monotonic.after(retry_nanos) < batch.deadline;
         let expired = batch.state == BatchState::Expired;
-        let retry =
-            code.is_definite() && (code.may_retry() || place_unknown) && in_time && !expired;
+        // One that asked for no answer left after it, and may stand in the log.
+        let overtaken = queue.unconfirmed > id;
+        let retry = code.is_definite()
+            && (code.may_retry() || place_unknown)
+            && in_time
+            && !expired
+            && !overtaken;
         if place_unknown {
             tracing::debug!(partition = partition.0, %code, "asking for places again");
             self.describe_topic(topic);

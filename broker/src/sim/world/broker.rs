@@ -180,7 +180,7 @@ impl World {
                 sim.ready = true;
                 if broker.is_ready() {
                     self.checks.recovery.on_ready();
-                    self.tally.one("recoveries");
+                    self.tally.one("broker recoveries");
                 }
             }
             Effect::Stopped => {
@@ -380,6 +380,9 @@ impl World {
         let Some(broker) = &self.broker else { return };
         for sim in &broker.shards {
             sim.shard.counters().each(|name, count| self.tally.add(name, count));
+            for (_, log) in sim.shard.lane_counters() {
+                log.list().into_iter().for_each(|(name, count)| self.tally.add(name, count));
+            }
         }
     }
 }

@@ -164,6 +164,22 @@ fn a_refused_batch_that_was_overtaken_is_reported_rather_than_reordered() {
 }
 
 #[test]
+fn a_refused_batch_that_one_without_an_answer_has_overtaken_is_reported_too() {
+    let mut scene = Scene::with_topic(config(), &[0]);
+    scene.produce("r1", 1);
+    scene.send("t", Some(0), "r2", Unanswered, 2).unwrap();
+    let asked = scene.asked();
+    assert_eq!(scene.told(), [Told::Delivered { partition: 0, base: None, tokens: vec![2] }]);
+    // Nobody knows whether r2 stands in the log: r1 must not come after it.
+    scene.refuse(&asked[0], ErrorCode::Overloaded, 50);
+    let error = refused(ErrorCode::Overloaded, 50);
+    assert_eq!(scene.told(), [Told::Failed { error, tokens: vec![1] }]);
+    scene.sleep(1000);
+    assert!(scene.asked().is_empty());
+    assert_eq!(scene.engine.memory_used(), 0);
+}
+
+#[test]
 fn a_final_refusal_fails_at_once_and_the_next_goes_on() {
     let mut scene = Scene::with_topic(config(), &[0]);
     scene.produce("r1", 1);
