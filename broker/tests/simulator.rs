@@ -55,7 +55,7 @@ macro_rules! caught {
 
 caught! {
     an_ack_before_the_flush_is_caught: AckBeforeFlush from 1,
-    a_flush_that_covers_a_later_write_is_caught: FlushCoversLaterWrite from 20_001,
+    a_flush_that_covers_a_later_write_is_caught: FlushCoversLaterWrite from 1,
     a_body_checksum_that_is_not_checked_is_caught: BodyChecksumNotChecked from 30_001,
     stale_bytes_of_a_recycled_segment_are_caught: StaleBytesAccepted from 20_001,
     padding_that_is_not_zeroed_is_caught: PaddingNotZeroed from 1,
@@ -66,12 +66,9 @@ caught! {
     a_write_error_that_is_ignored_is_caught: WriteErrorIgnored from 8,
     acks_out_of_order_are_caught: AckOutOfOrder from 30,
     retention_that_is_too_eager_is_caught: RetentionTooEager from 1,
-    superseded_entries_that_come_back_are_caught: SupersededResurrected from 1,
-    a_refusal_that_is_dropped_is_caught: RefusalDropped from 1,
     a_level_that_was_not_reached_is_caught: LevelOverstated from 1,
     a_header_that_attests_too_much_is_caught: DurableEndTooHigh from 1,
     a_torn_tail_that_is_kept_is_caught: TornTailKept from 1,
-    a_full_disk_that_is_never_tried_again_is_caught: FullForEver from 1,
     a_long_poll_without_an_end_is_caught: LongPollForgotten from 1,
     a_damaged_range_that_is_not_told_is_caught: CorruptRangeUnsaid from 1,
     a_memory_budget_that_is_ignored_is_caught: BudgetIgnored from 1,

@@ -129,7 +129,7 @@ impl Pipeline {
             }
             if is_planted(Bug::FlushCoversLaterWrite)
                 && flight.file == file
-                && flight.stage == Stage::Written
+                && matches!(flight.stage, Stage::Written | Stage::Flushing(_))
             {
                 flight.stage = Stage::Durable;
             }
