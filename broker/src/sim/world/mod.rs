@@ -1,6 +1,6 @@
 //! The world of one run: a broker on simulated disks, clients on a simulated network, faults.
 //!
-//! Everything happens in [`World::happen`], one action at a time, in the order of the queue. The broker's side
+//! Everything happens in `World::happen`, one action at a time, in the order of the queue. The broker's side
 //! is in `broker`, streams in `net`, clients and their workload in `clients`, faults in `faults`, and
 //! the quiet end with its verdict in `ending`.
 
