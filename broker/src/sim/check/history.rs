@@ -372,6 +372,22 @@ impl History {
             .values()
             .map(|id| u64::from(self.sent_of(*id).bytes) + OVERHEAD_BYTES_MAX)
             .sum();
+        // What is damaged is kept, too: the medium changed it, not retention.
+        let mut damaged = 0;
+        for &(from, end) in &read.corrupt {
+            let known: BTreeMap<u64, RecordId> = acked
+                .range(from..end)
+                .chain(seen.range(from..end))
+                .map(|(at, id)| (*at, *id))
+                .collect();
+            if (known.len() as u64) < end - from {
+                // How long records were whose end nobody was told cannot be said.
+                return Ok(());
+            }
+            let bytes = known.values().map(|id| u64::from(self.sent_of(*id).bytes));
+            damaged += bytes.map(|bytes| bytes + OVERHEAD_BYTES_MAX).sum::<u64>();
+        }
+        let kept = kept + damaged;
         let by_size = bytes.is_some_and(|bytes| kept >= bytes);
         let gone = acked.range(..read.log_start).chain(seen.range(..read.log_start));
         let youngest = gone.map(|(_, id)| self.sent_of(*id).wall_ms).max();
