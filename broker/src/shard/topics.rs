@@ -143,20 +143,13 @@ impl Shard {
         name: &str,
         answer: Answer,
     ) {
-        let kind = FrameKind::TopicCreate.to_wire();
-        let refusal = match answer {
-            Answer::Changed(id) => match self.view.topic(name) {
-                Some(topic) if topic.id == id => {
-                    let reply = TopicCreateReply { topic: self.topic_info(topic) };
-                    return self.send_message(cx, conn, correlation, &reply);
-                }
-                // Created, and deleted by someone else before the answer.
-                _ => Refusal::new(ErrorCode::UnknownTopic, "created, and deleted meanwhile"),
-            },
-            Answer::Refused(refusal) => refusal,
-            answer => unreachable!("a creation was answered with {answer:?}"),
-        };
-        self.refuse_conn(cx, conn, correlation, kind, refusal);
+        match self.changed_topic(name, answer, "created, and deleted meanwhile") {
+            Ok(topic) => self.send_message(cx, conn, correlation, &TopicCreateReply { topic }),
+            Err(refusal) => {
+                let kind = FrameKind::TopicCreate.to_wire();
+                self.refuse_conn(cx, conn, correlation, kind, refusal);
+            }
+        }
     }
 
     pub(super) fn on_altered<M: Memory>(
@@ -167,20 +160,30 @@ impl Shard {
         name: &str,
         answer: Answer,
     ) {
-        let kind = FrameKind::TopicAlter.to_wire();
-        let refusal = match answer {
+        match self.changed_topic(name, answer, "altered, and deleted meanwhile") {
+            Ok(topic) => self.send_message(cx, conn, correlation, &TopicAlterReply { topic }),
+            Err(refusal) => {
+                let kind = FrameKind::TopicAlter.to_wire();
+                self.refuse_conn(cx, conn, correlation, kind, refusal);
+            }
+        }
+    }
+
+    /// The topic as it is after a change, unless someone has deleted it before the answer.
+    fn changed_topic(
+        &self,
+        name: &str,
+        answer: Answer,
+        meanwhile: &'static str,
+    ) -> Result<TopicInfo, Refusal> {
+        match answer {
             Answer::Changed(id) => match self.view.topic(name) {
-                Some(topic) if topic.id == id => {
-                    let reply = TopicAlterReply { topic: self.topic_info(topic) };
-                    return self.send_message(cx, conn, correlation, &reply);
-                }
-                // Altered, and deleted by someone else before the answer.
-                _ => Refusal::new(ErrorCode::UnknownTopic, "altered, and deleted meanwhile"),
+                Some(topic) if topic.id == id => Ok(self.topic_info(topic)),
+                _ => Err(Refusal::new(ErrorCode::UnknownTopic, meanwhile)),
             },
-            Answer::Refused(refusal) => refusal,
-            answer => unreachable!("an alteration was answered with {answer:?}"),
-        };
-        self.refuse_conn(cx, conn, correlation, kind, refusal);
+            Answer::Refused(refusal) => Err(refusal),
+            answer => unreachable!("a change of a topic was answered with {answer:?}"),
+        }
     }
 
     pub(super) fn on_deleted<M: Memory>(
