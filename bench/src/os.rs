@@ -189,3 +189,14 @@ impl Epoll {
         }))
     }
 }
+
+/// Calls again what a signal interrupted. A read with a timeout ends so when the process is stopped
+/// and continued, without any handler.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}

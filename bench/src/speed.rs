@@ -1,7 +1,7 @@
 //! The broker beside the floor: the same load, in turns, on the same disk. What counts is the
 //! ratio, taken from the medians of the rounds.
 //!
-//! Large batches are compared twice. A lane whose retention drops as much as comes in goes round in
+//! What is written in commits above 16 KiB is compared twice. A lane whose retention drops as much as comes in goes round in
 //! its own segments and overwrites, as the floor does. A lane that only grows gets its space from the
 //! file system; so does the floor then, and how far the two floors differ is the file system's price.
 
@@ -64,13 +64,14 @@ impl LaneLife {
     }
 }
 
-/// What a partition of the recycling broker keeps.
-const KEPT_BYTES: u64 = 16 << 20;
+/// What the recycling broker keeps, of all partitions together that the load writes to.
+const KEPT_BYTES: u64 = 64 << 20;
 
 impl Comparison {
-    /// Commits of this size go into reserved space when the lane grows: no zeros are written first.
+    /// Commits of more than 16 KiB go into reserved space when the lane grows: no zeros are written
+    /// first. Only one message at a time makes smaller ones.
     fn grows_unfilled(&self) -> bool {
-        self.lane == LaneLife::Growing && self.shape == Shape::BATCHES
+        self.lane == LaneLife::Growing && self.shape != Shape::ONE_AT_A_TIME
     }
 }
 
@@ -82,7 +83,7 @@ enum Bar {
     RateAtLeast(f64),
 }
 
-fn comparisons() -> [Comparison; 5] {
+fn comparisons() -> [Comparison; 6] {
     let durable = |shape, lane, bar| Comparison {
         shape,
         mode: Mode::Durable,
@@ -92,6 +93,7 @@ fn comparisons() -> [Comparison; 5] {
     };
     [
         durable(Shape::ONE_AT_A_TIME, LaneLife::Growing, Bar::LatencyAtMost(1.4)),
+        durable(Shape::SINGLES, LaneLife::Recycling, Bar::RateAtLeast(0.67)),
         durable(Shape::SINGLES, LaneLife::Growing, Bar::RateAtLeast(0.67)),
         Comparison {
             shape: Shape::SINGLES,
@@ -289,8 +291,10 @@ fn start_subjects(
 ) -> io::Result<Vec<Subject>> {
     let start = |(number, comparison): (usize, &Comparison)| {
         let folder = folder.join(format!("broker-{number}"));
-        let kept_bytes = (comparison.lane == LaneLife::Recycling).then_some(KEPT_BYTES);
         let (lanes, partitions) = (settings.lanes, settings.partitions);
+        let written = partitions.min(comparison.shape.connections as u32).max(1);
+        let is_recycling = comparison.lane == LaneLife::Recycling;
+        let kept_bytes = is_recycling.then_some(KEPT_BYTES / u64::from(written));
         let subject = Subject::start(&folder, lanes, partitions, kept_bytes, options.cores.broker)?;
         if comparison.lane == LaneLife::Recycling {
             subject.warm_up(options)?;

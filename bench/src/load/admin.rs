@@ -12,6 +12,7 @@ use corelog_protocol::message::{
 };
 
 use super::wire;
+use crate::os::uninterrupted;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -84,7 +85,7 @@ fn read_frame(
             return Ok(control);
         }
         let mut bytes = [0; 4096];
-        let count = socket.read(&mut bytes)?;
+        let count = uninterrupted(|| socket.read(&mut bytes))?;
         if count == 0 {
             return Err(io::Error::other("the broker closed the connection"));
         }

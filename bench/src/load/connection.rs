@@ -12,6 +12,7 @@ use corelog_protocol::ids::PartitionId;
 
 use super::Target;
 use super::wire::{self, Reply};
+use crate::os::uninterrupted;
 
 /// Frames up to this size are gathered, so that one call sends many; larger ones are sent from
 /// where they lie.
@@ -62,7 +63,7 @@ impl Connection {
 
     fn await_hello(&mut self) -> io::Result<()> {
         loop {
-            let count = self.socket.read(&mut self.received[self.filled..])?;
+            let count = uninterrupted(|| self.socket.read(&mut self.received[self.filled..]))?;
             if count == 0 {
                 return Err(io::Error::other("the broker closed the connection at hello"));
             }
@@ -100,7 +101,7 @@ impl Connection {
     /// Sends what the socket takes. True if something is left.
     pub fn flush(&mut self) -> io::Result<bool> {
         while self.sent < self.gathered.len() {
-            match self.socket.write(&self.gathered[self.sent..]) {
+            match uninterrupted(|| self.socket.write(&self.gathered[self.sent..])) {
                 Ok(count) => self.sent += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
                 Err(error) => return Err(error),
@@ -112,7 +113,8 @@ impl Connection {
             if self.large_sent == 0 {
                 wire::set_correlation(&mut self.frame, *correlation);
             }
-            match self.socket.write_vectored(&[IoSlice::new(&self.frame[self.large_sent..])]) {
+            let rest = [IoSlice::new(&self.frame[self.large_sent..])];
+            match uninterrupted(|| self.socket.write_vectored(&rest)) {
                 Ok(count) => self.large_sent += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
                 Err(error) => return Err(error),
@@ -127,7 +129,7 @@ impl Connection {
 
     /// Reads once, and tells of each acknowledged request when it was due.
     pub fn receive(&mut self, mut acknowledged: impl FnMut(Instant)) -> io::Result<()> {
-        let count = match self.socket.read(&mut self.received[self.filled..]) {
+        let count = match uninterrupted(|| self.socket.read(&mut self.received[self.filled..])) {
             Ok(0) => return Err(io::Error::other("the broker closed the connection")),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),

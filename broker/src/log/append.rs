@@ -19,6 +19,7 @@ use super::{Io, LOG_ITSELF, Log, Purpose, State, WaitingFor, append_time};
 use crate::disk::DiskOrder;
 use crate::memory::Memory;
 use crate::planted::{Bug, is_planted};
+use crate::time::Monotonic;
 
 impl Log {
     /// Appends an entry to the commit under construction, copying the body once. Needs an
@@ -49,9 +50,15 @@ impl Log {
         let is_batch = kind == EntryKind::Batch;
         assert_eq!(is_batch, entry.record_count > 0, "records come in batches");
         assert_ne!(entry.partition, LOG_ITSELF);
-        let NewEntry { partition, partition_at, record_count, body, crc_checked, .. } = entry;
+        let NewEntry { partition, partition_at, record_count, body, crc_checked, awaited, .. } =
+            entry;
         let place = (partition, partition_at);
-        self.append_entry(io, kind, place, record_count, body, crc_checked, false)
+        let appended =
+            self.append_entry(io, kind, place, record_count, body, crc_checked, false)?;
+        if let Some(building) = &mut self.building {
+            building.await_until(awaited, io.now.monotonic + self.config.patient_wait);
+        }
+        Ok(appended)
     }
 
     /// `own`: an entry of the log itself, which may use the last blocks of a segment, so that a
@@ -245,6 +252,22 @@ impl Log {
     /// and large batches would otherwise be committed one by one.
     pub(super) fn gather_bytes_now(&self) -> usize {
         self.config.gather_bytes * self.pipeline.len()
+    }
+
+    /// Somebody waits for what is in the commit under construction.
+    pub fn hurry(&mut self) {
+        if let Some(building) = &mut self.building {
+            building.patient_until = None;
+        }
+    }
+
+    /// Nobody has come to wait for the commit under construction, but it has gathered long enough.
+    pub(super) fn advance_patience(&mut self, now: Monotonic) {
+        if let Some(building) = &mut self.building
+            && building.patient_until.is_some_and(|until| until <= now)
+        {
+            building.patient_until = None;
+        }
     }
 
     pub(super) fn has_pipeline_room(&self) -> bool {

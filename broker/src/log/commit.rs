@@ -12,6 +12,7 @@ use super::format::commit_header::{COMMIT_HEADER_BYTES, CommitHeader};
 use crate::limits::{BLOCK_BYTES, COMMIT_BYTES_TARGET};
 use crate::memory::{Memory, Slot, slot_bytes};
 use crate::planted::{Bug, is_planted};
+use crate::time::Monotonic;
 
 #[derive(Debug)]
 pub struct Building {
@@ -24,6 +25,8 @@ pub struct Building {
     pub position: u64,
     pub first_lsn: Lsn,
     pub entry_count: u32,
+    /// When it may start at the latest, while nobody waits for it.
+    pub patient_until: Option<Monotonic>,
     digest: Crc,
     pub marks: Vec<Mark>,
 }
@@ -46,6 +49,7 @@ impl Building {
             position,
             first_lsn,
             entry_count: 0,
+            patient_until: None,
             digest: Crc::new(),
             marks,
         }
@@ -116,6 +120,15 @@ impl Building {
         self.len += header.entry_bytes();
         self.entry_count += 1;
         start
+    }
+
+    /// After a `push`: whether somebody waits for the entry, and how long nobody need otherwise.
+    pub fn await_until(&mut self, awaited: bool, patient_until: Monotonic) {
+        if awaited {
+            self.patient_until = None;
+        } else if self.entry_count == 1 {
+            self.patient_until = Some(patient_until);
+        }
     }
 
     /// Bytes on disk.

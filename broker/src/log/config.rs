@@ -4,8 +4,8 @@ use corelog_protocol::ids::{ClusterId, Incarnation, LaneId};
 
 use crate::disk::DirectoryId;
 use crate::limits::{
-    BLOCK_BYTES, COMMITS_IN_FLIGHT_MAX, FRAME_BYTES_HARD, GATHER_BYTES_DEFAULT,
-    SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
+    BLOCK_BYTES, COMMITS_IN_FLIGHT_MAX, FRAME_BYTES_HARD, GATHER_BYTES_DEFAULT, PATIENT_BYTES,
+    PATIENT_WAIT_NS, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
 };
 use crate::time::Nanos;
 
@@ -39,6 +39,9 @@ pub struct LogConfig {
     pub commits_in_flight_max: usize,
     /// With n commits in flight, another starts only when n times this much is gathered.
     pub gather_bytes: usize,
+    /// A commit for which nobody waits starts when so much is gathered, or after `patient_wait`.
+    pub patient_bytes: usize,
+    pub patient_wait: Nanos,
     /// After this long without an append, a padding commit says that the last one is durable.
     pub idle_padding_after: Nanos,
     /// Bytes of slots that the tail cache may hold.
@@ -75,6 +78,8 @@ impl LogConfig {
             records_per_entry_max: 1 << 20,
             commits_in_flight_max: COMMITS_IN_FLIGHT_MAX,
             gather_bytes: GATHER_BYTES_DEFAULT,
+            patient_bytes: PATIENT_BYTES,
+            patient_wait: Nanos(PATIENT_WAIT_NS),
             idle_padding_after: Nanos::from_millis(50),
             tail_cache_bytes: 16 << 20,
             read_bytes_max: 16 << 20,

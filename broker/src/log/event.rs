@@ -29,6 +29,8 @@ pub struct NewEntry<'a> {
     /// The caller has compared the body with the CRC in its first 4 bytes during this step.
     /// If not, `append` does, on the copy, while it is hot.
     pub crc_checked: bool,
+    /// Somebody waits until the entry is durable. Entries for which nobody does gather for a while.
+    pub awaited: bool,
 }
 
 /// The partition of entries that belong to none.

@@ -272,12 +272,18 @@ impl Log {
 
     /// True if `on_turn` has something to do: ask for `Effect::Turn`.
     pub fn wants_turn(&self) -> bool {
-        // At once when nothing is in flight; otherwise the flush under way is time to gather.
+        // At once when nothing is in flight, unless nobody waits; otherwise the flush under way is
+        // time to gather.
         let gathered = self.building.as_ref().filter(|building| building.entry_count > 0);
         self.failure.is_none()
             && gathered.is_some_and(|building| {
-                self.pipeline.is_empty()
-                    || (building.len >= self.gather_bytes_now() && self.has_pipeline_room())
+                let is_patient = building.patient_until.is_some();
+                let patient_bytes = if is_patient { self.config.patient_bytes } else { 0 };
+                let gathers = building.len < self.gather_bytes_now().max(patient_bytes);
+                match self.pipeline.is_empty() {
+                    true => !(is_patient && gathers),
+                    false => !gathers && self.has_pipeline_room(),
+                }
             })
     }
 
@@ -294,12 +300,15 @@ impl Log {
         // Retention has something to look at only if there is more than the active segment.
         let is_looking = matches!(self.retention, retention::Retention::Idle);
         let retention_at = self.retention_at.filter(|_| is_looking && !self.sealed.is_empty());
-        [self.idle_at, self.preparer.backoff_until(), retention_at].into_iter().flatten().min()
+        let patient_until = self.building.as_ref().and_then(|building| building.patient_until);
+        let deadlines = [self.idle_at, self.preparer.backoff_until(), retention_at, patient_until];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Everything that may go on by itself, after whatever happened.
     fn advance<M: Memory>(&mut self, io: &mut Io<'_, M>) {
         if self.failure.is_none() && self.recovered {
+            self.advance_patience(io.now.monotonic);
             self.advance_flush(io);
             self.advance_start(io);
             if !self.is_closing() {

@@ -89,7 +89,7 @@ impl Shard {
         let lanes = u64::from(shard.lanes_per_shard).max(1);
         config.tail_cache_bytes = match is_metadata {
             true => 0,
-            false => (shard.memory_bytes / 4 / lanes as usize).max(4 * BLOCK_BYTES),
+            false => (shard.memory_bytes / 32 / lanes as usize).max(4 * BLOCK_BYTES),
         };
         // An eighth for reads from the disk: consumers that lag must not crowd out producers.
         config.read_bytes_max = shard.memory_bytes / 8 / lanes as usize;

@@ -404,6 +404,7 @@ impl Shard {
         for wanted in &job.fetch.partitions {
             if let Some(partition) = self.partitions.get_mut(wanted.partition) {
                 partition.push_waiter(waiter, waits);
+                self.lanes[usize::from(partition.lane)].log.hurry();
             }
         }
     }

@@ -226,7 +226,9 @@ impl Shard {
             self.counters.requests_expired += 1;
             return Err(NotAppended::Refused(EXPIRED));
         }
-        let partition_at = self.partitions.get(produce.partition).map_or(0, |found| found.log_at);
+        let found = self.partitions.get(produce.partition);
+        let partition_at = found.map_or(0, |found| found.log_at);
+        let has_waiters = found.is_some_and(|found| !found.waiters.is_empty());
         let entry = NewEntry {
             kind: EntryKind::Batch.to_wire(),
             partition: produce.partition,
@@ -234,6 +236,7 @@ impl Shard {
             record_count,
             body: Body::Piece(batch),
             crc_checked: true,
+            awaited: produce.durability.is_durable() || has_waiters,
         };
         let target = &mut self.lanes[lane];
         let appended = match target.log.append(&mut cx.io(&mut self.ops), entry) {

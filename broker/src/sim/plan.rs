@@ -144,7 +144,7 @@ pub struct Plan {
 }
 
 /// Connections that each hold most of a large frame: together more than a shard may hold.
-const CROWD: u32 = 120;
+const CROWD: u32 = 200;
 
 fn pick<T: Copy>(random: &mut Random, choices: &[T]) -> T {
     choices[random.below(choices.len() as u64) as usize]

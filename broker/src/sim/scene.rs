@@ -511,6 +511,12 @@ impl World {
         });
         found.expect("a counter of this name")
     }
+
+    /// Commits of all the shard's lanes.
+    pub fn commits(&self, shard: usize) -> u64 {
+        let lanes = self.nodes[shard].shard.lane_counters();
+        lanes.map(|(_, counters)| counters.commits).sum()
+    }
 }
 
 /// One batch of `count` records that say `text`.

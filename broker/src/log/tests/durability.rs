@@ -61,6 +61,43 @@ fn while_one_commit_is_in_flight_others_gather_into_one() {
 }
 
 #[test]
+fn entries_that_nobody_waits_for_gather_until_they_are_many_or_old() {
+    let mut config = super::rig::config();
+    config.patient_bytes = 16 << 10;
+    let (bytes, wait) = (config.patient_bytes, config.patient_wait);
+    let mut rig = Rig::started(config, super::rig::Disk::new());
+    let commits = rig.log.counters().commits;
+    rig.append_unawaited(P, &body(1, 100)).unwrap();
+    assert!(!rig.log.wants_turn());
+    let due = rig.now.monotonic + wait;
+    assert!(rig.log.next_deadline().unwrap() <= due);
+    rig.now.monotonic = Monotonic(due.0 - 1);
+    rig.call(|log, io| log.on_wake(io));
+    assert!(!rig.log.wants_turn());
+    rig.now.monotonic = due;
+    rig.call(|log, io| log.on_wake(io));
+    assert!(rig.log.wants_turn(), "old enough");
+    rig.run();
+    assert_eq!(rig.log.counters().commits, commits + 1);
+
+    let mut appended = 0;
+    while !rig.log.wants_turn() {
+        rig.append_unawaited(P, &body(2, 1000)).unwrap();
+        appended += 1000;
+    }
+    assert!((bytes - bytes / 8..=bytes).contains(&appended), "many enough: {appended}");
+    rig.run();
+
+    rig.append_unawaited(P, &body(3, 100)).unwrap();
+    rig.append(Q, &body(4, 100)).unwrap();
+    assert!(rig.log.wants_turn(), "somebody waits for one of them");
+    rig.run();
+    rig.append_unawaited(P, &body(5, 100)).unwrap();
+    rig.log.hurry();
+    assert!(rig.log.wants_turn(), "somebody has come");
+}
+
+#[test]
 fn writes_that_complete_in_the_wrong_order_are_acknowledged_in_the_right_one() {
     let mut config = super::rig::config();
     config.gather_bytes = 1;

@@ -300,6 +300,24 @@ impl Rig {
     }
 
     pub fn append(&mut self, partition: PartitionId, body: &[u8]) -> Result<Appended, AppendError> {
+        self.append_entry(partition, body, true)
+    }
+
+    /// Nobody waits until it is durable.
+    pub fn append_unawaited(
+        &mut self,
+        partition: PartitionId,
+        body: &[u8],
+    ) -> Result<Appended, AppendError> {
+        self.append_entry(partition, body, false)
+    }
+
+    fn append_entry(
+        &mut self,
+        partition: PartitionId,
+        body: &[u8],
+        awaited: bool,
+    ) -> Result<Appended, AppendError> {
         let entry = NewEntry {
             kind: EntryKind::Batch.to_wire(),
             partition,
@@ -307,6 +325,7 @@ impl Rig {
             record_count: 1,
             body: Body::Bytes(body),
             crc_checked: false,
+            awaited,
         };
         self.call(|log, io| log.append(io, entry))
     }

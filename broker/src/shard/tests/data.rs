@@ -12,7 +12,7 @@ use corelog_protocol::produce::Produce;
 use corelog_protocol::{Durability, ErrorCode};
 
 use super::world::{Client, Frame, World, batch, codes, produce, produce_with};
-use crate::limits::FETCH_WAIT_MS_MAX;
+use crate::limits::{FETCH_WAIT_MS_MAX, PATIENT_WAIT_NS};
 use crate::memory::Memory;
 use crate::time::Nanos;
 
@@ -146,8 +146,38 @@ fn nothing_is_seen_before_it_is_committed() {
     let found = records(&world.take_one(client));
     assert_eq!((found[0].0.committed_end, found[0].1.len()), (Offset(0), 0));
     world.release_disk();
+    world.pass(Nanos(PATIENT_WAIT_NS));
     world.ask(client, 3, &fetch_of(&[(partitions[0], 0)], 0, 1));
     assert_eq!(records(&world.take_one(client))[0].1, [(0, "early".to_string())]);
+}
+
+#[test]
+fn what_nobody_waits_for_is_committed_a_little_later_and_at_once_for_a_reader_that_waits() {
+    let (mut world, client, partitions) = world_with_topic(1);
+    let reader = world.client(0);
+    // The lanes fall idle, and say so on the disk.
+    world.pass(Nanos::from_secs(1));
+    let commits = world.commits(0);
+    let in_memory = |n| produce(partitions[0], Durability::LeaderMemory, n, &batch("soon", 1));
+    world.send(client, &in_memory(1));
+    assert_eq!(world.commits(0), commits, "it gathers");
+    world.ask(reader, 1, &fetch_of(&[(partitions[0], 0)], 30_000, 1));
+    assert_eq!(records(&world.take_one(reader))[0].1, [(0, "soon".to_string())]);
+    world.ask(reader, 2, &fetch_of(&[(partitions[0], 1)], 30_000, 1));
+    world.send(client, &in_memory(2));
+    assert_eq!(records(&world.take_one(reader))[0].1, [(1, "soon".to_string())]);
+    let commits = world.commits(0);
+    world.send(client, &in_memory(3));
+    world.pass(Nanos(PATIENT_WAIT_NS / 2));
+    assert_eq!(world.commits(0), commits);
+    world.pass(Nanos(PATIENT_WAIT_NS / 2));
+    assert_eq!(world.commits(0), commits + 1);
+    world.send(client, &in_memory(4));
+    let durable = produce(partitions[0], Durability::QuorumDurable, 5, &batch("now", 1));
+    world.take(client);
+    world.send(client, &durable);
+    assert_eq!(world.take(client).len(), 1, "a durable batch waits for nobody's patience");
+    assert_eq!(world.commits(0), commits + 2);
 }
 
 #[test]

@@ -306,8 +306,15 @@ impl<D: Device> Rig<D> {
     ) -> Result<Appended, AppendError> {
         let body = Body::Bytes(body);
         let kind = kind.to_wire();
-        let entry =
-            NewEntry { kind, partition, partition_at: 0, record_count, body, crc_checked: true };
+        let entry = NewEntry {
+            kind,
+            partition,
+            partition_at: 0,
+            record_count,
+            body,
+            crc_checked: true,
+            awaited: true,
+        };
         self.call(|log, io| log.append(io, entry))
     }
 
