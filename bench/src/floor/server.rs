@@ -74,10 +74,13 @@ pub fn start(
             Space::Written => disk::open(&folder).await?,
             Space::Reserved => disk::reserve(&folder, file_bytes).await?,
         };
-        let commits = Rc::new(Commits::new(mode, file, file_bytes));
+        let commits = Rc::new(Commits::new(mode, file.clone(), file_bytes));
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let _ = tell.send(listener.local_addr()?);
-        Loop::new(commits, mode).serve(&listener, connections).await
+        Loop::new(commits, mode).serve(&listener, connections).await?;
+        // An executor that ends leaves its files open, and so their space taken.
+        let file = Rc::try_unwrap(file).map_err(|_| io::Error::other("a write is lost"))?;
+        Ok(file.close().await?)
     })?;
     let address = match told.recv() {
         Ok(address) => address,
