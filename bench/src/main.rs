@@ -129,6 +129,12 @@ enum Command {
         #[arg(long, default_value_t = 10.0)]
         seconds: f64,
     },
+    /// The other process of `hostile`
+    #[command(name = hostile::visit::COMMAND, hide = true)]
+    HostileCrowd {
+        /// The broker's
+        address: std::net::SocketAddr,
+    },
     /// Check that the client talks to the core that owns the data, and that a client which insists
     /// on the wrong core is served all the same
     Forwarded {
@@ -197,6 +203,7 @@ fn run(command: Command) -> io::Result<bool> {
                 seconds,
             })
         }
+        Command::HostileCrowd { address } => hostile::visit::serve(address).map(|()| true),
         Command::Forwarded { dir, seconds } => forwarded::run(dir.as_deref(), seconds),
     }
 }

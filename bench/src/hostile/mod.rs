@@ -2,12 +2,14 @@
 //! connections that say nothing and a thousand that say a byte a second. The broker must not notice much, and the client
 //! hardly anything.
 //!
-//! [`frames`] makes what is sent, [`strangers`] send it, [`crowd`] holds connections, [`memory`] watches.
+//! [`frames`] makes what is sent, [`strangers`] send it, [`crowd`] holds connections in another process,
+//! to which [`visit`] speaks, [`memory`] watches.
 
 mod crowd;
 mod frames;
 mod memory;
 mod strangers;
+pub mod visit;
 
 use std::io;
 use std::path::PathBuf;
@@ -26,8 +28,8 @@ use crate::load::admin::Admin;
 use crate::load::{self, Outcome, Pace, Shape, Span, Target};
 use crate::report::{Table, thousands};
 use crate::{os, place};
-use crowd::Crowd;
 use memory::MemoryWatch;
+use visit::Visit;
 
 /// Settings of `corelog-bench hostile`.
 #[derive(Clone, Debug)]
@@ -88,8 +90,8 @@ pub fn run(settings: &Settings) -> io::Result<bool> {
     println!("{}", conditions::machine());
     println!("seed {}, data in {}", settings.seed, folder.path().display());
     let connections = settings.idle + settings.slow;
-    // Both ends of each connection are descriptors of this process.
-    let wanted = 2 * connections as u64 + 1_000;
+    // The other ends of the connections are in another process.
+    let wanted = connections as u64 + 5_000;
     let allowed = os::raise_open_files(wanted)?;
     if allowed < wanted {
         return Err(io::Error::other(format!(
@@ -239,7 +241,7 @@ impl Scene {
         let used = |admin: &mut Admin| admin.counter("memory_used_bytes");
         let resident = memory::resident_bytes();
         let pool = used(&mut self.admin)?;
-        let mut crowd = Crowd::new(self.broker.address());
+        let mut crowd = Visit::start(self.broker.address())?;
         crowd.add_idle(settings.idle)?;
         let (idle_resident, idle_pool) = (memory::resident_bytes(), used(&mut self.admin)?);
         crowd.add_slow(settings.slow)?;
@@ -261,9 +263,9 @@ impl Scene {
         );
 
         let beside = self.load(&Shape::SINGLES, self.options.span)?;
-        let idle_lost = crowd.lost_idle();
+        let idle_lost = crowd.lost_idle()?;
         let slow_left = crowd.wait_for_slow(Duration::from_secs(SLOW_SECONDS_MAX))?;
-        crowd.leave();
+        crowd.leave()?;
         let last = self.load(&Shape::SINGLES, self.options.span)?;
         let without = (first.records_per_second() + last.records_per_second()) / 2.0;
         println!(

@@ -36,8 +36,7 @@ impl Process {
                 binary.display()
             )));
         }
-        // The kernel chooses a port once; each life of the broker listens there again.
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let port = free_port()?;
         let mut config = Config::embedded(folder.join("data"));
         config.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Ok(Self { binary: binary.to_owned(), folder: folder.to_owned(), config, child: None })
@@ -102,4 +101,13 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.kill();
     }
+}
+
+/// A port at which each life of the broker listens. Below those that the kernel gives to outgoing
+/// connections, so that none takes it between two lives.
+fn free_port() -> io::Result<u16> {
+    let first = 20_000 + (std::process::id() % 10_000) as u16;
+    (first..32_768)
+        .find(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
+        .ok_or_else(|| io::Error::other("every port from 20000 to 32767 is taken"))
 }

@@ -5,6 +5,8 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use corelog_tuning::{Topic, Wanted};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -12,6 +14,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::config::Config;
 use crate::driver::start_error::StartError;
 use crate::fatal::FatalReason;
+
+/// How long a taken port is tried again.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a start needs, secured.
 #[derive(Debug)]
@@ -51,7 +56,7 @@ pub fn prepare(config: &Config) -> Result<Prepared, StartError> {
         cores.truncate(config.shards);
     }
     let locks = directories.iter().map(lock).collect::<Result<Vec<_>, _>>()?;
-    let (listeners, address) = bind(config.listen, cores.len())
+    let (listeners, address) = bind_patiently(config.listen, cores.len())
         .map_err(|error| StartError::Listen { address: config.listen, error })?;
     Ok(Prepared { cores, directories, locks, listeners, address })
 }
@@ -84,6 +89,20 @@ fn lock(path: &PathBuf) -> Result<File, StartError> {
         Ok(()) => Ok(directory),
         Err(TryLockError::WouldBlock) => Err(StartError::DirectoryInUse { path: path.clone() }),
         Err(TryLockError::Error(error)) => Err(fail(error)),
+    }
+}
+
+/// Binds, and tries again for a while if the port is taken: the kernel takes down the rings of a
+/// broker that was killed after its process is gone, and they hold its listening sockets.
+fn bind_patiently(address: SocketAddr, shards: usize) -> io::Result<(Vec<Socket>, SocketAddr)> {
+    let limit = Instant::now() + PORT_PATIENCE;
+    loop {
+        match bind(address, shards) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < limit => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            bound => return bound,
+        }
     }
 }
 
