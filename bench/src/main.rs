@@ -13,6 +13,7 @@ mod os;
 mod place;
 mod report;
 mod speed;
+mod topics;
 mod traffic;
 mod verify;
 
@@ -129,6 +130,23 @@ enum Command {
         #[arg(long, default_value_t = 10.0)]
         seconds: f64,
     },
+    /// Brokers with 1, 100, 1,000 and 10,000 topics under the same load: rates, latencies, memory, start
+    Topics {
+        /// A folder on the disk to use (default: under target/)
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// The broker's binary (default: corelogd next to this one)
+        #[arg(long)]
+        broker: Option<PathBuf>,
+        /// How many topics each broker has; the first is what the others are compared with
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 100, 1_000, 10_000])]
+        counts: Vec<u32>,
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Length of each measurement
+        #[arg(long, default_value_t = 2.0)]
+        seconds: f64,
+    },
     /// The other process of `hostile`
     #[command(name = hostile::visit::COMMAND, hide = true)]
     HostileCrowd {
@@ -202,6 +220,10 @@ fn run(command: Command) -> io::Result<bool> {
                 slow,
                 seconds,
             })
+        }
+        Command::Topics { dir: folder, broker, counts, rounds, seconds } => {
+            let binary = broker.unwrap_or_else(kill::default_binary);
+            topics::run(&topics::Settings { folder, binary, counts, rounds, seconds })
         }
         Command::HostileCrowd { address } => hostile::visit::serve(address).map(|()| true),
         Command::Forwarded { dir, seconds } => forwarded::run(dir.as_deref(), seconds),

@@ -18,7 +18,7 @@ use crate::conditions::{self, Device, Watch};
 use crate::floor::{self, Mode, Options};
 use crate::latency::{median, show};
 use crate::load::admin::Admin;
-use crate::load::{self, Outcome, Shape, Span, Target};
+use crate::load::{self, Outcome, Shape, Span, Spread, Target};
 use crate::place;
 use crate::report::{Json, Table, thousands};
 
@@ -160,6 +160,7 @@ impl Subject {
             address: self.broker.address(),
             shard: self.shard,
             partitions: self.partitions.clone(),
+            spread: Spread::One,
             level,
         }
     }

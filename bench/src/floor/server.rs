@@ -19,7 +19,7 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement
 
 use super::commit::{Asked, Commits};
 use super::{Mode, Options, Space, disk};
-use crate::load::{Target, wire};
+use crate::load::{Spread, Target, wire};
 use crate::os;
 
 /// Several frames of the largest shape, and still at home in the second-level cache.
@@ -46,6 +46,7 @@ impl Server {
             address: self.address,
             shard: ShardId(0),
             partitions: vec![PartitionId(1)],
+            spread: Spread::One,
             level: LEVEL,
         }
     }

@@ -1,6 +1,5 @@
 //! What the broker holds while strangers are at it: by its own count, and by the kernel's.
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use std::time::Duration;
 use corelog_protocol::ids::ShardId;
 
 use crate::load::admin::Admin;
+use crate::os;
 
 const EVERY: Duration = Duration::from_millis(100);
 
@@ -59,8 +59,5 @@ impl MemoryWatch {
 
 /// The memory of this process that is in RAM.
 pub fn resident_bytes() -> u64 {
-    let text = fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("Rss:")).unwrap_or_default();
-    let kib = line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
+    os::resident_bytes("self")
 }

@@ -25,7 +25,7 @@ use crate::conditions::{self, Watch};
 use crate::floor::Options;
 use crate::latency::{Latencies, Summary, show};
 use crate::load::admin::Admin;
-use crate::load::{self, Outcome, Pace, Shape, Span, Target};
+use crate::load::{self, Outcome, Pace, Shape, Span, Spread, Target};
 use crate::report::{Table, thousands};
 use crate::{os, place};
 use memory::MemoryWatch;
@@ -129,6 +129,7 @@ impl Scene {
             address: self.broker.address(),
             shard: ShardId(0),
             partitions: self.partitions.clone(),
+            spread: Spread::One,
             level: Durability::QuorumDurable,
         }
     }

@@ -11,10 +11,10 @@ use super::Process;
 use crate::conditions::Watch;
 use crate::floor::Cores;
 use crate::load::admin::Admin;
-use crate::load::{self, Pace, Shape, Span, Target};
+use crate::load::{self, Pace, Shape, Span, Spread, Target};
 use crate::place;
 
-/// What bar d allows.
+/// What it may take.
 const RECOVERY_MAX: Duration = Duration::from_secs(5);
 const PARTITIONS: u32 = 16;
 
@@ -36,8 +36,13 @@ pub fn run(settings: &Settings) -> io::Result<bool> {
     let places = admin.create_topic("full", PARTITIONS, None)?;
     let partitions = places.iter().map(|place| place.partition).collect();
     let shard = places.first().map_or(ShardId::ANY, |place| place.shard);
-    let mut target =
-        Target { address: process.address(), shard, partitions, level: Durability::LeaderDurable };
+    let mut target = Target {
+        address: process.address(),
+        shard,
+        partitions,
+        spread: Spread::One,
+        level: Durability::LeaderDurable,
+    };
     let wanted = (settings.gib * (1_u64 << 30) as f64) as u64;
     let begin = Instant::now();
     while bytes_in(folder.path())? < wanted {

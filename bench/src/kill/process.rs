@@ -11,6 +11,7 @@ use corelog_broker::config::Config;
 use corelog_protocol::ids::ShardId;
 
 use crate::load::admin::Admin;
+use crate::os;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -23,7 +24,8 @@ pub fn default_binary() -> PathBuf {
 pub struct Process {
     binary: PathBuf,
     folder: PathBuf,
-    config: Config,
+    /// What each start is given.
+    pub config: Config,
     child: Option<Child>,
 }
 
@@ -81,6 +83,11 @@ impl Process {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// The memory of the process that is in RAM, bytes; 0 while it does not run.
+    pub fn resident_bytes(&self) -> u64 {
+        self.child.as_ref().map_or(0, |child| os::resident_bytes(&child.id().to_string()))
     }
 
     /// `kill -9`, and waits until the process is gone.

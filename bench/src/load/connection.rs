@@ -20,14 +20,15 @@ const GATHER_BYTES_MAX: usize = 4096;
 
 pub struct Connection {
     pub socket: TcpStream,
-    /// The one frame that is sent over and over; only its correlation changes.
-    frame: Vec<u8>,
+    /// The frames that are sent over and over, one per partition in turn; only their correlation changes.
+    frames: Vec<Vec<u8>>,
+    turn: usize,
     level: Durability,
     /// Small frames that are ready to go, from `sent` on.
     gathered: Vec<u8>,
     sent: usize,
-    /// Large frames: how many are to be sent, and how far the first of them is sent.
-    large: VecDeque<u64>,
+    /// Large frames to be sent, by correlation and place in `frames`; how far the first of them is sent.
+    large: VecDeque<(u64, usize)>,
     large_sent: usize,
     /// When each request was due, oldest first. The front's correlation is `oldest`.
     waiting: VecDeque<Instant>,
@@ -39,13 +40,17 @@ pub struct Connection {
 
 impl Connection {
     /// Connects and says hello. The socket blocks until the generator, which needs many at once, says otherwise.
-    pub fn open(target: &Target, partition: PartitionId, batch: &[u8]) -> io::Result<Self> {
+    pub fn open(target: &Target, partitions: &[PartitionId], batch: &[u8]) -> io::Result<Self> {
         let mut socket = TcpStream::connect(target.address)?;
         socket.set_nodelay(true)?;
         socket.write_all(&wire::opening(target.shard))?;
         let mut connection = Self {
             socket,
-            frame: wire::produce(partition, target.level, batch),
+            frames: partitions
+                .iter()
+                .map(|&partition| wire::produce(partition, target.level, batch))
+                .collect(),
+            turn: 0,
             level: target.level,
             gathered: Vec::new(),
             sent: 0,
@@ -90,11 +95,14 @@ impl Connection {
     pub fn ask(&mut self, due: Instant) {
         let correlation = self.oldest + self.waiting.len() as u64;
         self.waiting.push_back(due);
-        if self.frame.len() <= GATHER_BYTES_MAX {
-            wire::set_correlation(&mut self.frame, correlation);
-            self.gathered.extend_from_slice(&self.frame);
+        let turn = self.turn;
+        self.turn = if turn + 1 == self.frames.len() { 0 } else { turn + 1 };
+        let frame = &mut self.frames[turn];
+        if frame.len() <= GATHER_BYTES_MAX {
+            wire::set_correlation(frame, correlation);
+            self.gathered.extend_from_slice(frame);
         } else {
-            self.large.push_back(correlation);
+            self.large.push_back((correlation, turn));
         }
     }
 
@@ -109,17 +117,18 @@ impl Connection {
         }
         self.gathered.clear();
         self.sent = 0;
-        while let Some(correlation) = self.large.front() {
+        while let Some(&(correlation, at)) = self.large.front() {
+            let frame = &mut self.frames[at];
             if self.large_sent == 0 {
-                wire::set_correlation(&mut self.frame, *correlation);
+                wire::set_correlation(frame, correlation);
             }
-            let rest = [IoSlice::new(&self.frame[self.large_sent..])];
+            let rest = [IoSlice::new(&frame[self.large_sent..])];
             match uninterrupted(|| self.socket.write_vectored(&rest)) {
                 Ok(count) => self.large_sent += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
                 Err(error) => return Err(error),
             }
-            if self.large_sent == self.frame.len() {
+            if self.large_sent == frame.len() {
                 self.large_sent = 0;
                 self.large.pop_front();
             }

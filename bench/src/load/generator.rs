@@ -23,8 +23,7 @@ pub fn run(shape: &Shape, target: &Target, span: Span, cpu: Option<usize>) -> io
     let batch = wire::batch(shape.records_per_batch, shape.record_bytes);
     let connections = (0..shape.connections)
         .map(|index| {
-            let partition = target.partitions[index % target.partitions.len()];
-            Connection::open(target, partition, &batch)
+            Connection::open(target, &target.of_connection(index, shape.connections), &batch)
         })
         .collect::<io::Result<Vec<_>>>()?;
     Generator::new(shape, span, connections)?.run()

@@ -76,10 +76,31 @@ pub struct Target {
     pub address: SocketAddr,
     /// The shard that the preamble names.
     pub shard: ShardId,
-    /// Connection `n` writes to partition `n` modulo their number.
     pub partitions: Vec<PartitionId>,
+    pub spread: Spread,
     /// The durability asked for. At level `none` nothing would ever come back.
     pub level: Durability,
+}
+
+/// Which partitions a connection writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// Connection `n` writes to partition `n` modulo their number.
+    One,
+    /// All partitions are dealt out among the connections, and each writes to its own in turn.
+    All,
+}
+
+impl Target {
+    fn of_connection(&self, index: usize, connections: usize) -> Vec<PartitionId> {
+        let count = self.partitions.len();
+        match self.spread {
+            Spread::All if count > connections => {
+                self.partitions.iter().skip(index).step_by(connections).copied().collect()
+            }
+            _ => vec![self.partitions[index % count]],
+        }
+    }
 }
 
 /// How long to run.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use corelog_protocol::ids::{LaneId, PartitionId, ShardId};
+use corelog_protocol::ids::{LaneId, PartitionId, ShardId, TopicId};
 
 use super::state::State;
 use super::topic::{LaneRecord, Link, Topic};
@@ -12,6 +12,9 @@ use super::topic::{LaneRecord, Link, Topic};
 #[derive(Debug, Default)]
 pub struct View {
     state: State,
+    /// The version of the view before, and the topics that came, went or changed since.
+    since: u64,
+    changed: Vec<TopicId>,
     /// The metadata could not be read: what is listed may not be all there is.
     is_lost: bool,
 }
@@ -24,13 +27,26 @@ pub struct Home {
 }
 
 impl View {
-    pub fn new(state: State) -> Self {
-        Self { state, is_lost: false }
+    /// `changed`: the topics that are not as they were at version `since`, in any order.
+    pub fn new(state: State, since: u64, changed: Vec<TopicId>) -> Self {
+        Self { state, since, changed, is_lost: false }
     }
 
     /// The view of a broker whose metadata cannot be read (whole).
     pub fn lost(state: State) -> Self {
-        Self { state, is_lost: true }
+        Self { state, is_lost: true, ..Self::default() }
+    }
+
+    /// The topics that may differ from those of an earlier view. All of both, if this view does not
+    /// follow that one.
+    pub fn changed_since(&self, earlier: &Self) -> Vec<TopicId> {
+        let is_next = self.since == earlier.version() && !self.is_lost && !earlier.is_lost;
+        if is_next && earlier.version() > 0 {
+            return self.changed.clone();
+        }
+        let (is, was) = (self.state.topics(), earlier.state.topics());
+        let gone = was.keys().filter(|id| !is.contains_key(*id));
+        gone.chain(is.keys()).copied().collect()
     }
 
     pub fn is_lost(&self) -> bool {
@@ -73,11 +89,47 @@ pub fn lane_shard(lane: LaneId, shards: u16) -> ShardId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::DirectoryId;
+    use crate::metadata::command::Command;
+    use crate::metadata::topic::TopicSettings;
 
     #[test]
     fn lanes_are_dealt_round_robin_and_the_metadata_stays_on_shard_0() {
         let dealt: Vec<u16> = (0..6).map(|lane| lane_shard(LaneId(lane), 2).0).collect();
         assert_eq!(dealt, [0, 0, 1, 0, 1, 0]);
         assert_eq!(lane_shard(LaneId(6), 1), ShardId(0));
+    }
+
+    fn state_with(topics: &[&str]) -> State {
+        let mut state = State::default();
+        let lane = LaneRecord { id: LaneId(1), directory: DirectoryId(0) };
+        state.apply(&Command::Boot { lanes: vec![lane] });
+        for name in topics {
+            let settings =
+                TopicSettings { partitions: 1, retention_ms: None, retention_bytes: None };
+            let command = state.topic_create(name, settings).expect("a new name");
+            state.apply(&command);
+        }
+        state
+    }
+
+    #[test]
+    fn the_next_view_names_what_changed_and_any_other_everything() {
+        let first = View::new(state_with(&["a", "b"]), 0, vec![]);
+        let mut state = first.state().clone();
+        let b = state.topic("b").unwrap().id;
+        state.apply(&Command::TopicDelete { name: "b".into() });
+        let next = View::new(state.clone(), first.version(), vec![b]);
+        assert_eq!(next.changed_since(&first), [b]);
+        state.apply(&Command::TopicDelete { name: "a".into() });
+        let a = first.topic("a").unwrap().id;
+        let last = View::new(state, next.version(), vec![a]);
+        assert_eq!(last.changed_since(&next), [a]);
+        let mut all = last.changed_since(&first);
+        all.sort();
+        assert_eq!(all, [a, b], "a view in between is missing");
+        assert_eq!(first.changed_since(&View::default()).len(), 2);
+        let lost = View::lost(next.state().clone());
+        assert_eq!(lost.changed_since(&next).len(), 1);
     }
 }

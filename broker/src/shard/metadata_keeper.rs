@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use corelog_protocol::ErrorCode;
 use corelog_protocol::entry::EntryKind;
-use corelog_protocol::ids::{LaneId, Lsn, ShardId};
+use corelog_protocol::ids::{LaneId, Lsn, ShardId, TopicId};
 
 use super::effect::Effect;
 use super::lane::{LaneState, Origin};
@@ -40,6 +40,9 @@ pub(super) struct MetadataKeeper {
     proposed: VecDeque<(Lsn, Option<Origin>, Command)>,
     /// Applied, not in force on every shard yet.
     settling: VecDeque<(u64, Origin, Answer)>,
+    /// The version of the last view, and the topics that changed since.
+    published: u64,
+    changed: Vec<TopicId>,
     /// The version in force on each shard.
     applied: Vec<u64>,
     /// The log has begun a new segment: an image shall let go of the old ones.
@@ -57,6 +60,8 @@ impl MetadataKeeper {
             queue: VecDeque::new(),
             proposed: VecDeque::new(),
             settling: VecDeque::new(),
+            published: 0,
+            changed: Vec::new(),
             applied: vec![0; usize::from(shards)],
             wants_checkpoint: false,
             is_checkpoint_put_off: false,
@@ -254,6 +259,9 @@ impl Shard {
             let Some((_, origin, command)) = keeper.proposed.pop_front() else { break };
             let outcome = keeper.state.apply(&command);
             is_changed = true;
+            if let Outcome::Done(topic) = outcome {
+                keeper.changed.push(topic);
+            }
             if let Some(origin) = origin {
                 let version = keeper.state.version();
                 keeper.settling.push_back((version, origin, outcome_answer(outcome)));
@@ -270,9 +278,14 @@ impl Shard {
 
     /// Sends the state as it is to all shards, this one first.
     pub(super) fn publish_view<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
-        let Some(keeper) = &self.keeper else { return };
+        let Some(keeper) = &mut self.keeper else { return };
         let state = keeper.state.clone();
-        let view = Arc::new(if keeper.is_failed { View::lost(state) } else { View::new(state) });
+        let since = std::mem::replace(&mut keeper.published, state.version());
+        let changed = std::mem::take(&mut keeper.changed);
+        let view = Arc::new(match keeper.is_failed {
+            true => View::lost(state),
+            false => View::new(state, since, changed),
+        });
         for to in (1..self.config.shards).map(ShardId) {
             let message = Box::new(ShardMessage::View(Arc::clone(&view)));
             cx.effects.push(Effect::Tell { to, message });

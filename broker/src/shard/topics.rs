@@ -209,7 +209,7 @@ impl Shard {
         };
         // Names are up to 249 bytes: what fits the frame cap is counted as if all were.
         let fits = (self.config.frame_bytes_max / TOPIC_BYTES).max(1);
-        let count = self.view.state().topics().len().min(most).min(fits);
+        let count = self.view.state().topics().size().min(most).min(fits);
         if !self.can_hold(cx.memory, count * TOPIC_BYTES) {
             let kind = FrameKind::TopicList.to_wire();
             return self.refuse_conn(cx, conn, correlation, kind, OVERLOADED);
@@ -290,16 +290,13 @@ impl Shard {
             self.make_lanes(cx);
         }
         let new = Arc::clone(&self.view);
-        let (was, is) = (old.state().topics(), new.state().topics());
-        for (id, topic) in was {
-            if !is.contains_key(id) {
-                self.close_partitions(topic);
-            }
-        }
-        for (id, topic) in is {
-            // What did not change is shared between the versions.
-            if was.get(id).is_none_or(|known| !Arc::ptr_eq(known, topic)) {
-                self.open_partitions(topic);
+        for id in new.changed_since(&old) {
+            match (old.state().topic_with_id(id), new.state().topic_with_id(id)) {
+                (Some(was), None) => self.close_partitions(was),
+                // What did not change is shared between the versions.
+                (Some(was), Some(is)) if Arc::ptr_eq(was, is) => {}
+                (_, Some(is)) => self.open_partitions(is),
+                (None, None) => {}
             }
         }
         if self.config.shard != ShardId(0) {

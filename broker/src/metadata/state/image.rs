@@ -40,7 +40,7 @@ impl State {
         for lane in &self.lanes {
             writer.u16(lane.directory.0);
         }
-        writer.u32(self.topics.len() as u32);
+        writer.u32(self.topics.size() as u32);
         for topic in self.topics.values() {
             writer.u32(topic.id.0);
             writer.text(&topic.name);
@@ -92,7 +92,8 @@ impl State {
             last = topic.id;
             for range in &topic.ranges {
                 let is_given_out = range.end().is_some_and(|end| end <= state.next_partition);
-                let is_new = state.ranges.insert(range.first, topic.id).is_none();
+                let is_new = !state.ranges.contains_key(&range.first);
+                state.ranges.insert_mut(range.first, topic.id);
                 if range.first.0 == 0 || range.count == 0 || !is_given_out || !is_new {
                     return Err(BadBytes);
                 }
@@ -101,10 +102,11 @@ impl State {
                 let at = link.lane.0.checked_sub(1).ok_or(BadBytes)?;
                 *state.counts.get_mut(at as usize).ok_or(BadBytes)? += 1;
             }
-            if state.names.insert(topic.name.clone(), topic.id).is_some() {
+            if state.names.contains_key(&topic.name) {
                 return Err(BadBytes);
             }
-            state.topics.insert(topic.id, Arc::new(topic));
+            state.names.insert_mut(topic.name.clone(), topic.id);
+            state.topics.insert_mut(topic.id, Arc::new(topic));
         }
         state.deleted = reader.list(read_range)?;
         if !state.are_deleted_possible() || !state.are_ranges_apart() {
