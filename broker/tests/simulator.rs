@@ -6,6 +6,7 @@
 
 use corelog_broker::planted::Bug;
 use corelog_broker::sim::run::{LENGTH_DEFAULT, run_seed, seeds_until_caught};
+use corelog_broker::sim::sweep::long::lives_until_caught;
 
 /// Far from the seeds that the binary starts with.
 const FIRST: u64 = 7_000_000;
@@ -53,6 +54,13 @@ macro_rules! caught {
     };
 }
 
+#[test]
+fn superseded_entries_that_come_back_are_caught_by_the_sweep() {
+    let caught = lives_until_caught(Bug::SupersededResurrected, 1, 16);
+    let (count, violation) = caught.expect("no life noticed");
+    println!("caught in life {count}: {violation}");
+}
+
 caught! {
     an_ack_before_the_flush_is_caught: AckBeforeFlush from 1,
     a_flush_that_covers_a_later_write_is_caught: FlushCoversLaterWrite from 1,
@@ -73,4 +81,6 @@ caught! {
     a_damaged_range_that_is_not_told_is_caught: CorruptRangeUnsaid from 1,
     a_memory_budget_that_is_ignored_is_caught: BudgetIgnored from 1,
     a_buffer_that_leaks_is_caught: SlotLeaked from 1,
+    a_refusal_that_is_dropped_is_caught: RefusalDropped from 20_001,
+    a_disk_that_stays_full_for_ever_is_caught: FullForEver from 10_001,
 }

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
+use crate::planted::{self, Bug};
 use crate::sim::sweep::Checked;
 use crate::sim::sweep::crash::{Count, Effort, sweep};
 use crate::sim::sweep::flips::{FlipCount, Target};
@@ -88,6 +89,26 @@ pub fn flips(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Checked<FlipCoun
         total.add(&count?);
     }
     Ok(total)
+}
+
+/// How many lives that end in a truncation, swept from seed `first` on, it takes until a planted bug is
+/// caught, at most `bound`; and what caught it. For a bug in what only a torn tail before a later
+/// life shows: a whole broker meets that too rarely.
+pub fn lives_until_caught(bug: Bug, first: u64, bound: u64) -> Option<(u64, String)> {
+    const EFFORT: Effort = Effort { exhaustive_max: 4, samples: 8, nest_every: 0, nest_depth: 0 };
+    let sweep_one = |seed: u64| {
+        crate::sim::sweep::guarded(&|| format!("seed {seed}"), || {
+            let trial = workloads::truncation(seed, 1)?;
+            sweep(&trial, &EFFORT, seed, &mut Count::default())
+        })
+    };
+    (0..bound).find_map(|count| {
+        planted::plant(bug);
+        let sign = sweep_one(first + count).err();
+        planted::plant(Bug::None);
+        let is_sound = || sweep_one(first + count).is_ok();
+        sign.filter(|_| is_sound()).map(|sign| (count + 1, sign))
+    })
 }
 
 fn on_threads<R: Send>(threads: usize, work: impl Fn() -> R + Sync) -> Vec<R> {
