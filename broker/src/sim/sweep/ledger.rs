@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use corelog_protocol::ids::{Lsn, Offset, PartitionId};
 
+use crate::log::PartitionBounds;
 use crate::sim::sweep::Checked;
 use crate::sim::sweep::rig::Seen;
 use crate::sim::sweep::survey::Survey;
@@ -27,6 +28,8 @@ pub struct Ledger {
     refused: BTreeSet<u32>,
     /// Stored bytes that retention must leave to a partition.
     retention: BTreeMap<PartitionId, u64>,
+    /// Where partitions began when this life did.
+    starts: BTreeMap<PartitionId, Offset>,
 }
 
 impl Ledger {
@@ -38,7 +41,11 @@ impl Ledger {
         });
         let given: BTreeMap<Lsn, Given> = given.collect();
         let acknowledged = given.last_key_value().map(|(lsn, _)| (0, *lsn));
-        Self { given, acknowledged: acknowledged.into_iter().collect(), ..Self::default() }
+        let start = |bounds: &PartitionBounds| bounds.log_start;
+        let starts = survey.partitions.iter();
+        let starts = starts.filter_map(|(id, bounds, _)| Some((*id, bounds.as_ref().map(start)?)));
+        let (acknowledged, starts) = (acknowledged.into_iter().collect(), starts.collect());
+        Self { given, acknowledged, starts, ..Self::default() }
     }
 
     pub fn give(&mut self, seen: Seen, appended_at: usize) {
@@ -76,20 +83,21 @@ impl Ledger {
         self.acknowledged.iter().rev().find(|(step, _)| *step <= steps).map(|(_, lsn)| *lsn)
     }
 
-    /// The lowest offset that retention may have moved the log start to.
+    /// The greatest offset that retention may have moved the log start to.
     fn log_start_max(&self, partition: PartitionId, steps: usize) -> Offset {
+        let first = self.starts.get(&partition).copied().unwrap_or_default();
         let Some(keep) = self.retention.get(&partition) else {
-            return Offset(0);
+            return first;
         };
         let mut bytes = 0;
         let of = self.given.values().rev().filter(|given| given.seen.partition == partition);
         for given in of.filter(|given| given.appended_at <= steps && given.seen.record_count > 0) {
             bytes += given.seen.body.len() as u64;
             if bytes >= *keep {
-                return given.seen.base_offset;
+                return given.seen.base_offset.max(first);
             }
         }
-        Offset(0)
+        first
     }
 
     /// Compares with what a recovery found after `steps` steps and a crash. Nothing is corrupt after a mere

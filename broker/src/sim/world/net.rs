@@ -60,6 +60,8 @@ pub struct Link {
     closing: bool,
     /// No byte passes, and nobody is told.
     pub silent: bool,
+    /// Over for both: neither hears anything more of the other.
+    is_reset: bool,
     pub stalled_until: u64,
     /// Sends nonsense on purpose: it is not listened to.
     pub is_hostile: bool,
@@ -89,6 +91,7 @@ impl Link {
             served: None,
             closing: false,
             silent: false,
+            is_reset: false,
             stalled_until: 0,
             is_hostile: false,
             corrupt_next: false,
@@ -185,9 +188,10 @@ impl World {
         self.plan_pump_up(link);
     }
 
-    /// Both sides are over now; bytes under way are lost.
+    /// Both sides are over now; bytes under way are lost, and none come after them.
     pub(super) fn reset_link(&mut self, link: usize) {
         let stream = &mut self.links[link];
+        stream.is_reset = true;
         stream.up_out.clear();
         stream.up_wire.clear();
         stream.down_wire.clear();
@@ -235,7 +239,7 @@ impl World {
         let socket_bytes = self.plan.socket_bytes;
         let stream = &mut self.links[link];
         stream.pumping_up = false;
-        if stream.silent || !stream.is_up {
+        if stream.silent || stream.is_reset || !stream.is_up {
             return;
         }
         let room = socket_bytes.saturating_sub(stream.up_wire.len());
@@ -385,7 +389,7 @@ impl World {
     pub(super) fn pump_down(&mut self, link: usize) {
         let socket_bytes = self.plan.socket_bytes;
         self.links[link].pumping_down = false;
-        if self.links[link].silent {
+        if self.links[link].silent || self.links[link].is_reset {
             return;
         }
         self.take_from_sends(link, socket_bytes);
