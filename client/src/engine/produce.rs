@@ -60,6 +60,12 @@ impl Builder {
     fn new(bytes_max: usize, records_max: u32) -> Box<Self> {
         Box::new(Self { batch: BatchBuilder::new(bytes_max, records_max), bytes_max })
     }
+
+    /// A record of at most `bytes` fits beside what is there.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.batch.len_bytes() + bytes <= self.bytes_max
+            && self.batch.record_count() < RECORDS_PER_BATCH
+    }
 }
 
 /// What a delivery deadline is for.
@@ -202,7 +208,7 @@ impl<T> Engine<T> {
             self.pump_all(now, effects);
             return Ok(());
         }
-        let queue = match self.choose(topic, record.partition, record.key) {
+        let queue = match self.choose(topic, record.partition, record.key, bytes) {
             Ok(queue) => queue,
             Err(error) => return Err((error, token)),
         };
@@ -222,12 +228,13 @@ impl<T> Engine<T> {
         }
     }
 
-    /// The queue of the partition that a record goes to.
+    /// The queue of the partition that a record of at most `bytes` goes to.
     pub(super) fn choose(
         &mut self,
         topic: usize,
         partition: Option<u32>,
         key: Option<&[u8]>,
+        bytes: usize,
     ) -> Result<usize, Error> {
         let partitioner = self.config.producer.partitioner;
         let at = &mut self.topics[topic];
@@ -243,10 +250,12 @@ impl<T> Engine<T> {
             (None, Some(key)) => partition_of_key(key, count),
             (None, None) => {
                 at.sticky %= count;
+                // A batch that is full ends its partition's turn, also when the next one could
+                // begin there at once: else a fast sender would never leave it.
                 let gathers = |number: u32| {
                     let queue = at.queues[number as usize];
                     let last = self.producer.queues[queue].waiting.back();
-                    last.is_some_and(|batch| !batch.closed)
+                    last.is_some_and(|batch| batch.has_room(bytes))
                 };
                 if at.is_sticky_used
                     && (partitioner == Partitioner::RoundRobin || !gathers(at.sticky))

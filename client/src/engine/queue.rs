@@ -95,6 +95,14 @@ impl<T> Batch<T> {
     pub(super) fn is_due(&self, now: Monotonic) -> bool {
         self.closed || self.linger_until <= now
     }
+
+    /// It still gathers, and a record of at most `bytes` fits.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        match &self.body {
+            Body::Open(builder) => !self.closed && builder.has_room(bytes),
+            Body::Built(_) => false,
+        }
+    }
 }
 
 impl<T> Queue<T> {

@@ -10,7 +10,7 @@ use super::{Effects, Engine, Failed, RETRY_NANOS, Retry};
 use crate::engine::Effect;
 use crate::{Durability, Error, Record, Refusal};
 use corelog_protocol::ErrorCode;
-use corelog_protocol::batch::Header;
+use corelog_protocol::batch::{Header, record_bytes_max};
 use corelog_protocol::message::{TopicInfo, check_topic_name};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -213,12 +213,13 @@ impl<T> Engine<T> {
             let new = new_record(&record, now);
             let level = pending.level.unwrap_or(self.config.producer.durability);
             let (stages, flush, deadline) = (pending.stages, pending.flush, pending.deadline);
-            let appended = match self.choose(topic, pending.partition, record.key) {
-                Err(error) => Err((error, pending.token)),
-                Ok(queue) => self
-                    .append(now, queue, &new, level, stages, pending.token, flush, deadline)
-                    .map(|()| self.wake_queue(now.monotonic, queue)),
-            };
+            let appended =
+                match self.choose(topic, pending.partition, record.key, record_bytes_max(&new)) {
+                    Err(error) => Err((error, pending.token)),
+                    Ok(queue) => self
+                        .append(now, queue, &new, level, stages, pending.token, flush, deadline)
+                        .map(|()| self.wake_queue(now.monotonic, queue)),
+                };
             if let Err((error, token)) = appended {
                 self.fail_pending_one(topic, pending.partition, token, flush, error, effects);
             }

@@ -90,6 +90,7 @@ impl Scene {
 
     /// Connected to shard 0, which says that topic `t` has these partitions on these shards.
     pub fn with_topic(config: Config, shards: &[u16]) -> Self {
+        let linger_ms = config.producer.linger_nanos / 1_000_000;
         let mut scene = Self::new(config);
         scene.send("t", Some(0), "warm", Durability::LeaderDurable, 0).unwrap();
         let mut asked = scene.greet();
@@ -97,6 +98,7 @@ impl Scene {
         let describe = asked.remove(0);
         assert_eq!(describe.header.kind, FrameKind::TopicDescribe);
         scene.answer(&describe, &TopicDescribeReply { topic: topic("t", shards) });
+        scene.sleep(linger_ms);
         let asked = match scene.asked() {
             asked if asked.is_empty() => scene.greet(),
             asked => asked,

@@ -8,6 +8,7 @@ use corelog_protocol::ErrorCode;
 use corelog_protocol::frame::FrameKind;
 use corelog_protocol::ids::{PartitionId, ShardId};
 use corelog_protocol::message::*;
+use std::collections::BTreeMap;
 
 fn delivered(base: u64, tokens: &[u64]) -> Told {
     Told::Delivered { partition: 0, base: Some(base), tokens: tokens.to_vec() }
@@ -441,6 +442,57 @@ fn keys_keep_to_their_partition_and_keyless_records_go_round() {
     scene.carry_out();
     let expected = 100 + crate::partition_of_key(b"21", 4);
     assert_eq!(scene.asked()[0].produce().partition, PartitionId(expected));
+}
+
+/// How many keyless records in turn went to each partition, as they were sent in one go.
+fn turns_of_keyless(scene: &mut Scene, records: u64, value: &str) -> Vec<(u32, usize)> {
+    let mut sent = BTreeMap::new();
+    for token in 0..records {
+        let record = Scene::record("t", None, value).level(LeaderDurable);
+        scene.engine.produce(scene.now, &record, token, &mut scene.effects).unwrap();
+        scene.carry_out();
+    }
+    // Acknowledged as they come, so that all leave; the tokens tell the order of the sends.
+    loop {
+        scene.sleep(1000);
+        let asked = scene.asked();
+        if asked.is_empty() {
+            break;
+        }
+        asked.iter().for_each(|asked| scene.ack(asked, 0));
+    }
+    for told in scene.told() {
+        let Told::Delivered { partition, tokens, .. } = told else { panic!("{told:?}") };
+        sent.extend(tokens.into_iter().map(|token| (token, partition)));
+    }
+    let in_order: Vec<u32> = sent.into_values().collect();
+    assert_eq!(in_order.len() as u64, records);
+    in_order.chunk_by(|a, b| a == b).map(|turn| (turn[0], turn.len())).collect()
+}
+
+#[test]
+fn keyless_records_fill_a_batch_for_one_partition_and_then_for_the_next() {
+    let mut config = config();
+    config.producer.linger_nanos = 1_000_000_000;
+    config.producer.batch_bytes_max = 4096;
+    let mut scene = Scene::with_topic(config, &[0, 0, 0]);
+    let turns = turns_of_keyless(&mut scene, 120, &"v".repeat(400));
+    // 408 bytes each at most, and each is taken for up to 50 more before it is written.
+    assert!(turns.len() >= 12, "{turns:?}");
+    for (number, &(partition, count)) in turns.iter().enumerate() {
+        assert_eq!(partition, (turns[0].0 + number as u32) % 3, "{turns:?}");
+        assert!((8..=9).contains(&count) || number == turns.len() - 1, "{turns:?}");
+    }
+}
+
+#[test]
+fn round_robin_takes_the_next_partition_for_every_record() {
+    let mut config = config();
+    config.producer.partitioner = crate::Partitioner::RoundRobin;
+    config.producer.linger_nanos = 1_000_000_000;
+    let mut scene = Scene::with_topic(config, &[0, 0, 0]);
+    let turns = turns_of_keyless(&mut scene, 90, "v");
+    assert_eq!(turns.len(), 90);
 }
 
 #[test]
