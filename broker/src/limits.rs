@@ -122,6 +122,15 @@ pub const PARTITIONS_PER_TOPIC_MAX: u32 = 10_000;
 pub const TOPICS_MAX: usize = 20_000;
 pub const PARTITIONS_MAX: u32 = 200_000;
 
+/// Producers that a lane remembers for deduplication, each once per partition. Fewer on small segments, whose
+/// first entry they may fill to an eighth, and on small memory budgets.
+pub const PRODUCERS_MAX: usize = 65_536;
+/// What one takes in memory, about, and in a checkpoint.
+pub const PRODUCER_BYTES: usize = 352;
+pub const PRODUCER_IMAGE_BYTES: usize = 256;
+/// A producer that was silent for so long is forgotten: a day, far above any delivery deadline.
+pub const PRODUCER_IDLE_MS_MAX: i64 = 24 * 3_600 * 1_000;
+
 const _: () = assert!(BLOCK_BYTES.is_power_of_two());
 const _: () = assert!(PARTITIONS_PER_TOPIC_MAX <= PARTITIONS_MAX);
 const _: () = assert!(SESSION_QUANTUM_BYTES <= RECEIVE_BYTES);

@@ -52,6 +52,16 @@ pub enum Bug {
     BudgetIgnored,
     /// The buffer of a frame that did not come whole is not given back.
     SlotLeaked,
+    /// A batch that comes again is appended again.
+    DuplicateAppended,
+    /// Recovery forgets what batches said of their producers.
+    ProducersForgotten,
+    /// A batch is appended although one before it has not come.
+    GapAccepted,
+    /// A batch of a producer's earlier epoch is appended.
+    OldEpochAccepted,
+    /// A batch that comes again is acknowledged as durable before its first copy is.
+    DuplicateAckedEarly,
 }
 
 impl Bug {
@@ -79,6 +89,11 @@ impl Bug {
         Bug::CorruptRangeUnsaid,
         Bug::BudgetIgnored,
         Bug::SlotLeaked,
+        Bug::DuplicateAppended,
+        Bug::ProducersForgotten,
+        Bug::GapAccepted,
+        Bug::OldEpochAccepted,
+        Bug::DuplicateAckedEarly,
     ];
 }
 

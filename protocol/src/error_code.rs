@@ -129,8 +129,8 @@ error_codes! {
     /// Too few replicas for the wanted durability; nothing was appended.
     NoQuorum = 67, definite, retry;
 
-    // Deduplication. Reserved for it.
-    /// The sequence leaves a gap after the last batch of this producer.
+    // Deduplication.
+    /// The sequence leaves a gap after the last batch of this producer. Nothing was appended.
     OutOfOrder = 80, definite, final_;
     /// Nothing is remembered of this producer id, and the sequence is not 0.
     UnknownProducer = 81, definite, final_;
@@ -138,6 +138,9 @@ error_codes! {
     DuplicateMismatch = 82, definite, final_;
     /// A newer epoch of this producer id has written.
     ProducerFenced = 83, definite, final_;
+    /// The batch was appended before, and so many of its producer have come since that its offset is not
+    /// remembered.
+    DuplicateForgotten = 84, indefinite, final_;
 
     // 96 to 127 are reserved for groups, 128 to 159 for queues.
     /// A number that this version does not know. Never sent.

@@ -14,6 +14,7 @@ use super::format::blocks;
 use super::format::commit_header::COMMIT_HEADER_BYTES;
 use super::format::log_start;
 use super::partitions::CachedEntry;
+use super::producers::{Claim, Known};
 use super::segment::Indexed;
 use super::{Io, LOG_ITSELF, Log, Purpose, State, WaitingFor, append_time};
 use crate::disk::DiskOrder;
@@ -50,13 +51,18 @@ impl Log {
         let is_batch = kind == EntryKind::Batch;
         assert_eq!(is_batch, entry.record_count > 0, "records come in batches");
         assert_ne!(entry.partition, LOG_ITSELF);
-        let NewEntry { partition, partition_at, record_count, body, crc_checked, awaited, .. } =
-            entry;
+        let NewEntry { partition, partition_at, record_count, body, crc_checked, .. } = entry;
         let place = (partition, partition_at);
         let appended =
             self.append_entry(io, kind, place, record_count, body, crc_checked, false)?;
         if let Some(building) = &mut self.building {
-            building.await_until(awaited, io.now.monotonic + self.config.patient_wait);
+            building.await_until(entry.awaited, io.now.monotonic + self.config.patient_wait);
+        }
+        if let Some(claim) = &entry.claim {
+            let Appended { lsn, base_offset, epoch, append_time, .. } = appended;
+            let Claim { sequence, record_count, crc, .. } = *claim;
+            let known = Known { sequence, record_count, crc, lsn, base_offset, epoch, append_time };
+            self.producers.record(claim, known);
         }
         Ok(appended)
     }

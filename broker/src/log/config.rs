@@ -5,7 +5,8 @@ use corelog_protocol::ids::{ClusterId, Incarnation, LaneId};
 use crate::disk::DirectoryId;
 use crate::limits::{
     BLOCK_BYTES, COMMITS_IN_FLIGHT_MAX, FRAME_BYTES_HARD, GATHER_BYTES_DEFAULT, PATIENT_BYTES,
-    PATIENT_WAIT_NS, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
+    PATIENT_WAIT_NS, PRODUCER_IDLE_MS_MAX, PRODUCERS_MAX, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX,
+    SEGMENT_BYTES_MIN,
 };
 use crate::time::Nanos;
 
@@ -42,6 +43,9 @@ pub struct LogConfig {
     /// A commit for which nobody waits starts when so much is gathered, or after `patient_wait`.
     pub patient_bytes: usize,
     pub patient_wait: Nanos,
+    /// Producers that are remembered, each once per partition; and how long, ms, after their last batch.
+    pub producers_max: usize,
+    pub producer_idle_ms_max: i64,
     /// After this long without an append, a padding commit says that the last one is durable.
     pub idle_padding_after: Nanos,
     /// Bytes of slots that the tail cache may hold.
@@ -80,6 +84,8 @@ impl LogConfig {
             gather_bytes: GATHER_BYTES_DEFAULT,
             patient_bytes: PATIENT_BYTES,
             patient_wait: Nanos(PATIENT_WAIT_NS),
+            producers_max: PRODUCERS_MAX,
+            producer_idle_ms_max: PRODUCER_IDLE_MS_MAX,
             idle_padding_after: Nanos::from_millis(50),
             tail_cache_bytes: 16 << 20,
             read_bytes_max: 16 << 20,

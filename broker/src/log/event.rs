@@ -2,6 +2,7 @@
 
 use corelog_protocol::ids::{Epoch, Lsn, Offset, PartitionId};
 
+use super::producers::Claim;
 use crate::memory::Piece;
 use crate::time::Monotonic;
 
@@ -29,6 +30,8 @@ pub struct NewEntry<'a> {
     /// The caller has compared the body with the CRC in its first 4 bytes during this step.
     /// If not, `append` does, on the copy, while it is hot.
     pub crc_checked: bool,
+    /// What a batch says of its producer. The caller has asked [`super::Log::judge`].
+    pub claim: Option<Claim>,
     /// Somebody waits until the entry is durable. Entries for which nobody does gather for a while.
     pub awaited: bool,
 }

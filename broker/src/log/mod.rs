@@ -20,6 +20,7 @@ pub(crate) mod format;
 mod io;
 mod partitions;
 mod prepare;
+mod producers;
 mod read;
 mod recover;
 mod retention;
@@ -45,6 +46,7 @@ pub use event::{
     PartitionBounds, Read, ReadId, RecoveryReport, Replayed,
 };
 pub use io::{Io, OpIds};
+pub use producers::{Claim, Known, Verdict};
 
 use cache::Cache;
 use commit::{Building, SizeForecast};
@@ -52,6 +54,7 @@ use flush::Pipeline;
 use footer::FooterJob;
 use partitions::Partitions;
 use prepare::Preparer;
+use producers::Producers;
 use read::Reads;
 use recover::{Recovered, Recovery};
 use segment::{Active, Sealed, SparePoints};
@@ -116,6 +119,7 @@ pub struct Log {
     /// Append times never fall, whatever the clock does.
     append_time: i64,
     partitions: Partitions,
+    producers: Producers,
     /// Where partitions begin that are new in this life.
     offset_floor: Offset,
 
@@ -149,8 +153,10 @@ pub struct Log {
 impl Log {
     pub fn new(config: LogConfig, random: Random) -> Self {
         config.check();
+        let producers = Producers::new(config.producers_max, config.producer_idle_ms_max);
         Self {
             config,
+            producers,
             random,
             counters: LogCounters::default(),
             events: VecDeque::with_capacity(64),
@@ -378,6 +384,16 @@ impl Log {
     pub fn partitions(&self) -> impl Iterator<Item = (PartitionId, PartitionBounds)> {
         let known = self.partitions.list.iter().filter(|partition| !partition.deleted);
         known.map(|partition| (partition.id, partition.bounds()))
+    }
+
+    /// What is to become of a batch that names its producer: ask before each append.
+    pub fn judge(&self, claim: &Claim) -> Verdict {
+        self.producers.judge(claim)
+    }
+
+    /// Producers that are remembered.
+    pub fn producer_count(&self) -> usize {
+        self.producers.len()
     }
 
     /// Entries below this LSN that the shard folds are no longer needed (a checkpoint that

@@ -6,9 +6,7 @@ use corelog_protocol::entry::{EntryKind, entry_bytes};
 use corelog_protocol::ids::Lsn;
 
 use super::event::{Body, LogEvent, NO_PARTITION};
-use super::format::checkpoint::{
-    self, CHECKPOINT_FIXED_BYTES, CHECKPOINT_PARTITION_BYTES, CheckpointImage,
-};
+use super::format::checkpoint::{self, CheckpointImage};
 use super::format::commit_header::COMMIT_HEADER_BYTES;
 use super::format::{COMMITS_START, blocks, footer};
 use super::prepare::{Around, Heading};
@@ -55,7 +53,8 @@ impl Log {
         let soon = io.now.monotonic + LOOK_AFTER_ROLL;
         self.retention_at = self.retention_at.map(|at| at.min(soon));
         self.events.push_back(LogEvent::Rolled { first_lsn: self.next_lsn });
-        let image = CheckpointImage { partitions: states(&self.partitions) };
+        let partitions = states(&self.partitions);
+        let image = CheckpointImage { partitions, producers: self.producers.images() };
         let body = checkpoint::encode(&image);
         let kind = EntryKind::Checkpoint;
         let appended =
@@ -104,8 +103,7 @@ impl Log {
     /// What a segment needs for its own entries and one of this size.
     fn segment_bytes_for(&self, bytes: usize) -> u64 {
         let count = self.partitions.list.len();
-        let checkpoint =
-            entry_bytes(CHECKPOINT_FIXED_BYTES + CHECKPOINT_PARTITION_BYTES * (count + 16));
+        let checkpoint = entry_bytes(checkpoint::bytes_bound(count + 16, self.producers.len()));
         // The checkpoint may share its commit, or fill one; an epoch start comes with it.
         let first = blocks((COMMIT_HEADER_BYTES + checkpoint + entry_bytes(16)) as u64);
         let body = blocks((COMMIT_HEADER_BYTES + bytes) as u64);

@@ -11,7 +11,8 @@ use super::{Cx, Shard};
 use crate::disk::DirectoryId;
 use crate::limits::{
     BLOCK_BYTES, BODY_BYTES_HARD, COMMIT_BYTES_TARGET, METADATA_BODY_BYTES_MAX,
-    METADATA_SEGMENT_BYTES, RESERVE_BYTES_MAX, SEGMENT_BYTES_FIRST,
+    METADATA_SEGMENT_BYTES, PRODUCER_BYTES, PRODUCER_IMAGE_BYTES, RESERVE_BYTES_MAX,
+    SEGMENT_BYTES_FIRST,
 };
 use crate::log::{Log, LogConfig};
 use crate::memory::Memory;
@@ -100,6 +101,10 @@ impl Shard {
         config.commits_in_flight_max =
             (share / commit_bytes).clamp(1, config.commits_in_flight_max);
         config.gather_bytes = shard.gather_bytes;
+        // An eighth of a segment for its checkpoint, and a sixteenth of the memory.
+        let producers = (config.segment_bytes as usize / 8 / PRODUCER_IMAGE_BYTES)
+            .min(shard.memory_bytes / 16 / lanes as usize / PRODUCER_BYTES);
+        config.producers_max = config.producers_max.min(producers).max(16);
         config.reserve_bytes = match is_metadata {
             true => 0,
             false => (2 * shard.segment_bytes).min(RESERVE_BYTES_MAX as u64),

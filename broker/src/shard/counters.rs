@@ -43,6 +43,8 @@ counters! {
     records_in,
     batch_bytes_in,
     batches_invalid,
+    batches_duplicate,
+    batches_out_of_sequence,
     acks_out,
     errors_out,
     fetches,

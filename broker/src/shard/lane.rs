@@ -130,7 +130,7 @@ impl Lane {
     pub fn push_pending(&mut self, pending: Pending) {
         let commit_begins = self.log.building_first_lsn();
         if let Some(last) = self.pending.back_mut() {
-            assert!(pending.lsn > last.lsn);
+            assert!(pending.lsn >= last.lsn);
             // Whom nobody waits for only wakes the partition's readers: once per commit is enough.
             if last.origin == Origin::Nobody
                 && pending.origin == Origin::Nobody

@@ -152,6 +152,7 @@ impl Shard {
             record_count: 0,
             body: Body::Bytes(body),
             crc_checked: true,
+            claim: None,
             awaited: true,
         };
         let appended = self.lanes[LANE].log.append(&mut cx.io(&mut self.ops), entry);

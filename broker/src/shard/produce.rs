@@ -17,7 +17,7 @@ use super::receive::Flow;
 use super::replies::{OVERLOADED, RECOVERING, STOPPING};
 use super::{Cx, Shard};
 use crate::limits::{RETRY_AFTER_MS, SESSION_QUANTUM_BYTES};
-use crate::log::{AppendError, Body, NewEntry};
+use crate::log::{AppendError, Body, Claim, Known, NewEntry, Verdict};
 use crate::memory::{Memory, Piece};
 use crate::planted::{Bug, is_planted};
 use crate::session::Wait;
@@ -228,6 +228,21 @@ impl Shard {
         }
         let found = self.partitions.get(produce.partition);
         let partition_at = found.map_or(0, |found| found.log_at);
+        let claim = Claim::read(produce.partition, cx.memory.piece(batch));
+        if let Some(claim) = &claim {
+            match self.lanes[lane].log.judge(claim) {
+                Verdict::New => {}
+                Verdict::Duplicate(known) => {
+                    self.counters.batches_duplicate += 1;
+                    self.acknowledge_again(cx, lane, new, &known);
+                    return Ok(());
+                }
+                refused => {
+                    self.counters.batches_out_of_sequence += 1;
+                    return Err(NotAppended::Refused(sequence_refusal(refused)));
+                }
+            }
+        }
         let has_waiters = found.is_some_and(|found| !found.waiters.is_empty());
         let entry = NewEntry {
             kind: EntryKind::Batch.to_wire(),
@@ -236,6 +251,7 @@ impl Shard {
             record_count,
             body: Body::Piece(batch),
             crc_checked: true,
+            claim,
             awaited: produce.durability.is_durable() || has_waiters,
         };
         let target = &mut self.lanes[lane];
@@ -288,6 +304,52 @@ impl Shard {
         }
         self.lanes[lane].push_pending(pending);
         Ok(())
+    }
+
+    /// The batch is in the log already: it is told its first place, as soon as that is at the level asked for.
+    fn acknowledge_again<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        lane: usize,
+        new: &NewBatch,
+        known: &Known,
+    ) {
+        let now = cx.now.monotonic;
+        let produce = &new.produce;
+        let is_durable = known.lsn < self.lanes[lane].log.durable_end();
+        let pending = Pending {
+            // It waits with the last entry so far: its own may have left the queue.
+            lsn: Lsn(self.lanes[lane].log.next_lsn().0 - 1),
+            origin: new.origin,
+            base_offset: known.base_offset,
+            epoch: known.epoch,
+            append_time: known.append_time,
+            partition: produce.partition,
+            record_count: known.record_count,
+            bytes: 0,
+            socket_ns: new.socket_ns,
+            queue_ns: saturate(now - new.received_at),
+            want_stages: produce.want_stages,
+            appended_at: now,
+            deadline: deadline_of(produce, new.received_at),
+        };
+        if produce.durability.is_durable() && !is_durable && !is_planted(Bug::DuplicateAckedEarly) {
+            self.lanes[lane].log.hurry();
+            return self.lanes[lane].push_pending(pending);
+        }
+        if produce.durability.is_acknowledged() {
+            let reached = match is_durable || produce.durability.is_durable() {
+                true => Durability::QuorumDurable,
+                false => Durability::QuorumMemory,
+            };
+            let stages = StageTimes {
+                socket_ns: pending.socket_ns,
+                queue_ns: pending.queue_ns,
+                ..StageTimes::default()
+            };
+            let ack = ack_of(&pending, reached, stages);
+            self.ack(cx, new.origin, &ack);
+        }
     }
 
     /// Everything through this LSN is durable, and since there is one replica, committed.
@@ -421,6 +483,31 @@ fn append_refusal(error: AppendError) -> Refusal {
             refusal(ErrorCode::InvalidBatch, "the batch has too many records")
         }
         AppendError::CorruptBody => refusal(ErrorCode::CorruptBatch, "the batch is damaged"),
+    }
+}
+
+fn sequence_refusal(verdict: Verdict) -> Refusal {
+    let refusal = Refusal::new;
+    match verdict {
+        Verdict::Gap => refusal(
+            ErrorCode::OutOfOrder,
+            "a batch of this producer before it has not come; nothing was appended",
+        ),
+        Verdict::Unknown => refusal(
+            ErrorCode::UnknownProducer,
+            "nothing is remembered of this producer, and the batch is not its first",
+        ),
+        Verdict::Mismatch => refusal(
+            ErrorCode::DuplicateMismatch,
+            "other records were appended under this sequence; nothing was appended",
+        ),
+        Verdict::Fenced => {
+            refusal(ErrorCode::ProducerFenced, "a later epoch of this producer has written")
+        }
+        Verdict::DuplicateForgotten => {
+            refusal(ErrorCode::DuplicateForgotten, "appended before; its offset is not remembered")
+        }
+        Verdict::New | Verdict::Duplicate(_) => unreachable!("these are no refusals"),
     }
 }
 

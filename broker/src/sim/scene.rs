@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use corelog_protocol::batch::{BatchBuilder, NewRecord};
 use corelog_protocol::frame::{FrameHeader, FrameKind};
-use corelog_protocol::ids::{ClusterId, Incarnation, PartitionId, ShardId};
+use corelog_protocol::ids::{ClusterId, Incarnation, PartitionId, ProducerId, ShardId};
 use corelog_protocol::message::{
     Encoder, ErrorReply, Hello, Message, TopicCreate, TopicCreateReply, TopicInfo, TopicSettings,
 };
@@ -529,6 +529,18 @@ pub fn batch(text: &str, count: u32) -> Vec<u8> {
             value: Some(text.as_bytes()),
             headers: &[],
         };
+        builder.push(&record).expect("fits");
+    }
+    builder.finish().to_vec()
+}
+
+/// The same, of a producer.
+pub fn batch_of(producer: (u64, u16, u32), text: &str, count: u32) -> Vec<u8> {
+    let (id, epoch, sequence) = producer;
+    let mut builder = BatchBuilder::new(8 << 20, 10_000);
+    builder.set_producer(ProducerId(id), epoch, sequence);
+    for _ in 0..count {
+        let record = NewRecord { value: Some(text.as_bytes()), ..NewRecord::default() };
         builder.push(&record).expect("fits");
     }
     builder.finish().to_vec()

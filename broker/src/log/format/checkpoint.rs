@@ -1,17 +1,24 @@
-//! The body of the log's own checkpoint: what it knows of its partitions. The first entry of each
-//! segment, so that a dropped segment takes no partition's next offset with it.
+//! The body of the log's own checkpoint: what it knows of its partitions and their producers. The first entry of each
+//! segment, so that a dropped segment takes no partition's next offset and no producer's sequence with it.
 //!
-//! `crc u32 | version u32 | rkyv image`. The image is validated with bytecheck after the CRC.
+//! `crc u32 | version u32 | rkyv image`. The image is validated with bytecheck after the CRC. Version 1, which is
+//! read as well, had no producers.
 
 use corelog_protocol::checksum::crc32c;
 use rkyv::{Archive, Deserialize, Serialize, rancor, util::AlignedVec};
 
 use super::{POSITION_MAX, u32_at};
+use crate::limits::PRODUCER_IMAGE_BYTES;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+const VERSION_NO_PRODUCERS: u32 = 1;
 /// Bytes of a body in front of the image, and per partition in it.
 pub const CHECKPOINT_FIXED_BYTES: usize = 64;
 pub const CHECKPOINT_PARTITION_BYTES: usize = 24;
+
+const _: () = assert!(size_of::<ArchivedProducerImage>() == PRODUCER_IMAGE_BYTES);
+/// How many batches of a producer are remembered per partition; so many may be in flight.
+pub const REMEMBERED: usize = 5;
 
 /// What is known of a partition.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,9 +36,60 @@ impl PartitionImage {
     }
 }
 
+/// A batch of a producer.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BatchImage {
+    pub base_offset: u64,
+    pub lsn: u64,
+    pub epoch: u64,
+    pub append_time: i64,
+    pub sequence: u32,
+    pub record_count: u32,
+    pub crc: u32,
+}
+
+/// A producer in a partition.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProducerImage {
+    pub producer: u64,
+    pub partition: u32,
+    pub epoch: u16,
+    /// Of the batches, the oldest first.
+    pub count: u16,
+    pub batches: [BatchImage; REMEMBERED],
+}
+
+impl ProducerImage {
+    fn is_possible(&self) -> bool {
+        let batches = self.batches.get(..usize::from(self.count)).unwrap_or_default();
+        !batches.is_empty()
+            && self.producer != 0
+            && batches.iter().all(|batch| {
+                batch.record_count > 0
+                    && batch.base_offset <= POSITION_MAX
+                    && batch.lsn <= POSITION_MAX
+                    && batch.epoch <= POSITION_MAX
+            })
+    }
+}
+
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 pub struct CheckpointImage {
     pub partitions: Vec<PartitionImage>,
+    /// The one that was silent longest first.
+    pub producers: Vec<ProducerImage>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct ImageWithoutProducers {
+    partitions: Vec<PartitionImage>,
+}
+
+/// An upper bound of a body's bytes.
+pub const fn bytes_bound(partitions: usize, producers: usize) -> usize {
+    CHECKPOINT_FIXED_BYTES
+        + CHECKPOINT_PARTITION_BYTES * partitions
+        + PRODUCER_IMAGE_BYTES * producers
 }
 
 pub fn encode(image: &CheckpointImage) -> Vec<u8> {
@@ -47,13 +105,22 @@ pub fn encode(image: &CheckpointImage) -> Vec<u8> {
 
 /// `None` for anything that is not a checkpoint of a known version.
 pub fn decode(body: &[u8]) -> Option<CheckpointImage> {
-    if body.len() < 8 || u32_at(body, 0) != crc32c(&body[4..]) || u32_at(body, 4) != VERSION {
+    if body.len() < 8 || u32_at(body, 0) != crc32c(&body[4..]) {
         return None;
     }
-    let mut image = AlignedVec::<16>::with_capacity(body.len());
-    image.extend_from_slice(&body[8..]);
-    let image = rkyv::from_bytes::<CheckpointImage, rancor::Error>(&image).ok()?;
-    image.partitions.iter().all(PartitionImage::is_possible).then_some(image)
+    let mut bytes = AlignedVec::<16>::with_capacity(body.len());
+    bytes.extend_from_slice(&body[8..]);
+    let image = match u32_at(body, 4) {
+        VERSION => rkyv::from_bytes::<CheckpointImage, rancor::Error>(&bytes).ok()?,
+        VERSION_NO_PRODUCERS => {
+            let image = rkyv::from_bytes::<ImageWithoutProducers, rancor::Error>(&bytes).ok()?;
+            CheckpointImage { partitions: image.partitions, producers: Vec::new() }
+        }
+        _ => return None,
+    };
+    let is_possible = image.partitions.iter().all(PartitionImage::is_possible)
+        && image.producers.iter().all(ProducerImage::is_possible);
+    is_possible.then_some(image)
 }
 
 #[cfg(test)]
@@ -61,12 +128,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_checkpoint_of_before_there_were_producers_is_read() {
+        let partition = PartitionImage { partition: 1, deleted: 0, log_start: 3, next_offset: 9 };
+        let image = ImageWithoutProducers { partitions: vec![partition] };
+        let bytes = rkyv::to_bytes::<rancor::Error>(&image).unwrap();
+        let mut body = [&[0; 4][..], &VERSION_NO_PRODUCERS.to_le_bytes(), &bytes].concat();
+        let crc = crc32c(&body[4..]);
+        body[..4].copy_from_slice(&crc.to_le_bytes());
+        let image = CheckpointImage { partitions: vec![partition], producers: vec![] };
+        assert_eq!(decode(&body), Some(image));
+    }
+
+    #[test]
     fn a_checkpoint_comes_back_and_garbage_does_not() {
         let partition =
             |partition| PartitionImage { partition, deleted: 0, log_start: 3, next_offset: 9 };
-        let image = CheckpointImage { partitions: (0..50).map(partition).collect() };
+        let batch = BatchImage { record_count: 1, sequence: 9, lsn: 4, ..BatchImage::default() };
+        let producer = |producer| ProducerImage {
+            producer,
+            partition: 3,
+            epoch: 1,
+            count: 2,
+            batches: [batch; REMEMBERED],
+        };
+        let partitions = (0..50).map(partition).collect();
+        let image = CheckpointImage { partitions, producers: (1..=20).map(producer).collect() };
         let body = encode(&image);
-        assert!(body.len() <= CHECKPOINT_FIXED_BYTES + 50 * CHECKPOINT_PARTITION_BYTES);
+        assert!(body.len() <= bytes_bound(50, 20), "{} bytes", body.len());
         assert_eq!(decode(&body), Some(image));
         assert_eq!(decode(&[]), None);
         for bit in 0..body.len() * 8 {

@@ -12,20 +12,22 @@ use corelog_protocol::ids::{Lsn, Offset, PartitionId};
 use super::decide::{Accepted, Verdict};
 use super::walk::Item;
 use crate::disk::FileId;
-use crate::log::LOG_ITSELF;
 use crate::log::format::POSITION_MAX;
 use crate::log::format::checkpoint::{self, PartitionImage};
 use crate::log::format::footer::SegmentIndex;
 use crate::log::format::log_start;
 use crate::log::partitions::Partitions;
+use crate::log::producers::{Claim, Known, Producers};
 use crate::log::segment::{Active, Indexed, Sealed};
+use crate::log::{LOG_ITSELF, LogConfig};
 use crate::planted::{Bug, is_planted};
 
 /// More offsets than any partition has given out, unless the bytes are forged.
 const SKIP_MAX: u64 = POSITION_MAX / 4;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Fold {
+    producers: Producers,
     /// The LSN after the last one folded.
     next: Option<Lsn>,
     /// The first LSN folded.
@@ -47,6 +49,30 @@ pub struct Fold {
 }
 
 impl Fold {
+    pub fn new(config: &LogConfig) -> Self {
+        Self {
+            producers: Producers::new(config.producers_max, config.producer_idle_ms_max),
+            next: None,
+            first: None,
+            is_witnessed: false,
+            unsure: 0,
+            unsure_end: Lsn(0),
+            accepted: Vec::new(),
+            current: None,
+            building: None,
+            from_index: false,
+            replays: Vec::new(),
+            time_max: 0,
+            corrupt_ranges: 0,
+            offset_floor: 0,
+        }
+    }
+
+    /// What the batches said of their producers.
+    pub fn take_producers(&mut self) -> Producers {
+        std::mem::replace(&mut self.producers, Producers::new(1, 0))
+    }
+
     /// Turns to a segment: (sequence, file, bytes, nonce).
     pub fn begin(&mut self, verdict: &Verdict, segment: usize, file: (u64, FileId, u64, u64)) {
         let (sequence, file, file_bytes, nonce) = file;
@@ -130,7 +156,14 @@ impl Fold {
         position: u64,
         body: Option<&[u8]>,
     ) {
+        if header.kind == EntryKind::Batch {
+            self.note_producer(header, body);
+        }
         if self.from_index {
+            if header.kind == EntryKind::Checkpoint && header.partition == LOG_ITSELF {
+                let image = body.and_then(checkpoint::decode);
+                image.iter().for_each(|image| self.producers.load(&image.producers));
+            }
             self.replay(header, body);
             return;
         }
@@ -146,6 +179,7 @@ impl Fold {
             EntryKind::Checkpoint if header.partition == LOG_ITSELF => {
                 if let Some(image) = body.and_then(checkpoint::decode) {
                     self.on_states(partitions, &image.partitions);
+                    self.producers.load(&image.producers);
                 }
             }
             EntryKind::LogStart if is_planted(Bug::LogStartForgotten) => {}
@@ -187,6 +221,22 @@ impl Fold {
         };
         if let Some(building) = &mut self.building {
             building.index(at, partition, entry);
+        }
+    }
+
+    fn note_producer(&mut self, header: &EntryHeader, body: Option<&[u8]>) {
+        let claim = body.and_then(|head| Claim::read(header.partition, head));
+        if let Some(claim) = claim {
+            let known = Known {
+                sequence: claim.sequence,
+                record_count: claim.record_count,
+                crc: claim.crc,
+                lsn: header.lsn,
+                base_offset: header.base_offset,
+                epoch: header.epoch,
+                append_time: header.append_time,
+            };
+            self.producers.record(&claim, known);
         }
     }
 

@@ -23,10 +23,11 @@ use super::format::name;
 use super::format::segment_header::SegmentHeader;
 use super::format::{COMMITS_START, blocks};
 use super::segment::{Place, Sealed};
-use super::{Io, Log, Purpose};
+use super::{Io, Log, LogConfig, Purpose};
 use crate::disk::{DiskDone, DiskError, DiskOrder, FileId};
 use crate::limits::BLOCK_BYTES;
 use crate::memory::{Memory, Piece, Slot};
+use crate::planted::{Bug, is_planted};
 use decide::{Found, Headed, Verdict, decide};
 use fold::Fold;
 use walk::{CommitFound, Item, Walker};
@@ -96,7 +97,7 @@ pub(super) struct Recovery {
 }
 
 impl Recovery {
-    fn new() -> Self {
+    fn new(config: &LogConfig) -> Self {
         Self {
             step: Step::MakeFolder,
             leftovers: Vec::new(),
@@ -107,7 +108,7 @@ impl Recovery {
             limits: Vec::new(),
             found: Vec::new(),
             verdict: Verdict::default(),
-            fold: Fold::default(),
+            fold: Fold::new(config),
             retried: false,
             piece: (0, 0),
             unreadable: Vec::new(),
@@ -136,7 +137,7 @@ pub(super) struct Recovered {
 impl Log {
     pub(super) fn start_recovery<M: Memory>(&mut self, io: &mut Io<'_, M>) {
         self.counters.recoveries += 1;
-        let mut recovery = Box::new(Recovery::new());
+        let mut recovery = Box::new(Recovery::new(&self.config));
         self.order_step(io, &mut recovery, Step::MakeFolder);
         self.recovery = Some(recovery);
     }
@@ -418,6 +419,7 @@ impl Log {
     }
 
     fn order_fold<M: Memory>(&mut self, io: &mut Io<'_, M>, recovery: &mut Recovery, from: usize) {
+        let last = recovery.verdict.accepted.iter().map(|accepted| accepted.segment).max();
         for at in from..recovery.old.len() {
             let old = &recovery.old[at];
             let file = (old.sequence, old.file, old.file_bytes, old.nonce());
@@ -425,7 +427,8 @@ impl Log {
             let needs_walk = match &old.index {
                 Some(index) => {
                     recovery.fold.on_index(&mut self.partitions, index);
-                    index.replay_end > 0
+                    // No later segment's checkpoint tells of its producers.
+                    index.replay_end > 0 || last == Some(at)
                 }
                 None => recovery.fold.has_commits(),
             };
@@ -442,6 +445,9 @@ impl Log {
         self.counters.corrupt_ranges +=
             fold.end(&mut self.partitions, recovery.verdict.next_lsn, records_max);
         self.append_time = self.append_time.max(fold.time_max());
+        if !is_planted(Bug::ProducersForgotten) {
+            self.producers = fold.take_producers();
+        }
         self.offset_floor = fold.offset_floor();
         self.order_step(io, recovery, Step::Flush(0));
     }

@@ -5,6 +5,7 @@
 //! Without one it tries whether the entries behind a damaged header go on where the last ones
 //! ended, else it tries the next block: after a power cut, valid commits may follow a torn one.
 
+use corelog_protocol::batch::BATCH_HEADER_BYTES;
 use corelog_protocol::checksum::Crc;
 use corelog_protocol::entry::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind};
 use corelog_protocol::ids::{LaneId, Lsn};
@@ -22,8 +23,8 @@ pub enum Item<'a> {
     Commit {
         position: u64,
     },
-    /// An entry whose header is intact and in its place. `body` is `None` if it is damaged, and
-    /// empty for batches, whose bodies nobody folds.
+    /// An entry whose header is intact and in its place. `body` is `None` if it is damaged; of batches it is
+    /// the head, for what they say of their producers.
     Entry {
         header: EntryHeader,
         position: u64,
@@ -78,7 +79,8 @@ struct InBody {
     is_start: bool,
     stored: [u8; 4],
     crc: Crc,
-    collect: bool,
+    /// So many bytes of the body are wanted.
+    wanted: usize,
 }
 
 #[derive(Debug)]
@@ -251,7 +253,12 @@ impl Walker {
         let is_repaired = EntryHeader::decode(bytes).is_err();
         let stored: &[u8] = if is_repaired { &header.encode() } else { bytes };
         current.digest.update(&stored[4..8]);
-        let is_folded = !matches!(header.kind, EntryKind::Batch | EntryKind::Padding);
+        let wanted = match header.kind {
+            _ if !self.collect => 0,
+            EntryKind::Padding => 0,
+            EntryKind::Batch => BATCH_HEADER_BYTES,
+            _ => usize::MAX,
+        };
         self.collected.clear();
         self.body = Some(InBody {
             header,
@@ -260,7 +267,7 @@ impl Walker {
             is_start: true,
             stored: [0; 4],
             crc: Crc::new(),
-            collect: self.collect && is_folded,
+            wanted,
         });
         self.position += ENTRY_HEADER_BYTES as u64;
         true
@@ -270,8 +277,10 @@ impl Walker {
         let Some(body) = &mut self.body else { return false };
         let len = bytes.len().min(usize::try_from(body.left).unwrap_or(usize::MAX));
         let mut part = &bytes[..len];
-        if body.collect {
-            self.collected.extend_from_slice(part);
+        if body.wanted > 0 {
+            let (wanted, _) = part.split_at(part.len().min(body.wanted));
+            self.collected.extend_from_slice(wanted);
+            body.wanted -= wanted.len();
         }
         if body.is_start {
             // A body starts 8-aligned and has at least 4 bytes, so they are never cut.

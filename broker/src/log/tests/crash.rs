@@ -220,6 +220,7 @@ fn shards_own_entries_are_replayed_in_order_until_a_checkpoint_frees_them() {
             record_count: 0,
             body: Body::Bytes(&body),
             crc_checked: false,
+            claim: None,
             awaited: true,
         };
         while rig.call(|log, io| log.append(io, entry)).is_err() {

@@ -4,6 +4,7 @@ mod chaos;
 mod crash;
 mod damage;
 mod durability;
+mod producers;
 mod reading;
 mod recycling;
 mod rig;

@@ -10,7 +10,8 @@ use corelog_protocol::ids::{ClusterId, Incarnation, LaneId, Offset};
 use crate::disk::{DirectoryId, DiskDone, DiskError, DiskOrder, FileId, ListedFile, OpId};
 use crate::limits::BLOCK_BYTES;
 use crate::log::{
-    AppendError, Appended, Body, Io, Log, LogConfig, LogEvent, NewEntry, OpIds, Read, Retention,
+    AppendError, Appended, Body, Claim, Io, Log, LogConfig, LogEvent, NewEntry, OpIds, Read,
+    Retention,
 };
 use crate::memory::{Memory, Piece};
 use crate::random::Random;
@@ -300,7 +301,12 @@ impl Rig {
     }
 
     pub fn append(&mut self, partition: PartitionId, body: &[u8]) -> Result<Appended, AppendError> {
-        self.append_entry(partition, body, true)
+        self.append_entry(partition, body, true, None)
+    }
+
+    /// A batch that names its producer.
+    pub fn append_of(&mut self, claim: Claim, batch: &[u8]) -> Result<Appended, AppendError> {
+        self.append_entry(claim.partition, batch, true, Some(claim))
     }
 
     /// Nobody waits until it is durable.
@@ -309,7 +315,7 @@ impl Rig {
         partition: PartitionId,
         body: &[u8],
     ) -> Result<Appended, AppendError> {
-        self.append_entry(partition, body, false)
+        self.append_entry(partition, body, false, None)
     }
 
     fn append_entry(
@@ -317,6 +323,7 @@ impl Rig {
         partition: PartitionId,
         body: &[u8],
         awaited: bool,
+        claim: Option<Claim>,
     ) -> Result<Appended, AppendError> {
         let entry = NewEntry {
             kind: EntryKind::Batch.to_wire(),
@@ -325,6 +332,7 @@ impl Rig {
             record_count: 1,
             body: Body::Bytes(body),
             crc_checked: false,
+            claim,
             awaited,
         };
         self.call(|log, io| log.append(io, entry))

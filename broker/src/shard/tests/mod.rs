@@ -5,6 +5,7 @@ mod bad_input;
 mod conversation;
 mod data;
 mod forwarding;
+mod idempotence;
 mod lifecycle;
 mod polling;
 mod pressure;

@@ -4,7 +4,9 @@
 use corelog_protocol::checksum::crc32c;
 use corelog_protocol::ids::{Offset, PartitionId};
 
-use crate::log::format::checkpoint::{self, CheckpointImage, PartitionImage};
+use crate::log::format::checkpoint::{
+    self, BatchImage, CheckpointImage, PartitionImage, ProducerImage, REMEMBERED,
+};
 use crate::log::format::commit_header::CommitHeader;
 use crate::log::format::footer::{self, IndexPartition, IndexPoint, SegmentIndex, Trailer};
 use crate::log::format::log_start;
@@ -121,10 +123,18 @@ pub fn samples() -> [Vec<u8>; 3] {
         points: (0..4).map(point).collect(),
         states: states.clone(),
     };
+    let batch = BatchImage { lsn: 12, record_count: 2, sequence: 4, ..BatchImage::default() };
+    let producer = ProducerImage {
+        producer: 77,
+        partition: 2,
+        epoch: 1,
+        count: 2,
+        batches: [batch; REMEMBERED],
+    };
     let starts = [(PartitionId(1), Offset(5)), (PartitionId(2), Offset(7))];
     [
         footer::encode(&index).to_vec(),
-        checkpoint::encode(&CheckpointImage { partitions: states }),
+        checkpoint::encode(&CheckpointImage { partitions: states, producers: vec![producer] }),
         log_start::encode(starts.into_iter()),
     ]
 }

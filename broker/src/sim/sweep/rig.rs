@@ -313,6 +313,7 @@ impl<D: Device> Rig<D> {
             record_count,
             body,
             crc_checked: true,
+            claim: None,
             awaited: true,
         };
         self.call(|log, io| log.append(io, entry))
