@@ -6,6 +6,7 @@
 
 use corelog_broker::planted::Bug;
 use corelog_broker::sim::run::{LENGTH_DEFAULT, run_seed, seeds_until_caught};
+use corelog_broker::sim::stories;
 use corelog_broker::sim::sweep::long::lives_until_caught;
 
 /// Far from the seeds that the binary starts with.
@@ -61,7 +62,24 @@ fn superseded_entries_that_come_back_are_caught_by_the_sweep() {
     println!("caught in life {count}: {violation}");
 }
 
+#[test]
+fn bugs_of_deduplication_are_caught_by_a_story() {
+    stories::retries().expect("nothing is wrong without a bug");
+    for bug in [
+        Bug::DuplicateAppended,
+        Bug::ProducersForgotten,
+        Bug::GapAccepted,
+        Bug::OldEpochAccepted,
+        Bug::DuplicateAckedEarly,
+    ] {
+        let sign = stories::retries_with(bug).expect_err("the story notices");
+        println!("{bug:?}: {sign}");
+    }
+}
+
 caught! {
+    a_retry_that_is_appended_again_is_caught: DuplicateAppended from 1,
+    producers_that_a_restart_forgets_are_caught: ProducersForgotten from 20_001,
     an_ack_before_the_flush_is_caught: AckBeforeFlush from 1,
     a_flush_that_covers_a_later_write_is_caught: FlushCoversLaterWrite from 1,
     a_body_checksum_that_is_not_checked_is_caught: BodyChecksumNotChecked from 30_001,

@@ -18,6 +18,8 @@ mod error;
 pub mod glommio;
 mod partition;
 mod record;
+#[cfg(any(feature = "thread", feature = "glommio"))]
+mod seed;
 #[cfg(feature = "thread")]
 mod thread;
 

@@ -19,7 +19,7 @@ fn run<F: Future<Output = ()> + 'static>(make: impl FnOnce() -> F + Send + 'stat
 fn records_go_out_and_come_back_on_one_executor() {
     let (peer, address) = Peer::start();
     run(move || async move {
-        let client = GlommioClient::new(Config::new(vec![address]), 1);
+        let client = GlommioClient::new(Config::new(vec![address]));
         let mut deliveries = Vec::new();
         for number in 0..500u32 {
             let value = format!("value {number}");

@@ -148,9 +148,21 @@ fn a_callback_may_send_the_next_record() {
 }
 
 #[test]
-fn a_connection_cut_after_the_send_is_indefinite_and_the_next_record_passes() {
+fn a_batch_whose_connection_was_cut_is_sent_again() {
     let (peer, address) = Peer::start();
     let client = Client::builder().address(address).connect().unwrap();
+    let producer = client.producer();
+    producer.send(&record(0, "a")).unwrap().wait().unwrap();
+    peer.cuts.store(1, Ordering::Relaxed);
+    let report = producer.send(&record(0, "b")).unwrap().wait().unwrap();
+    assert_eq!(report.offset, Some(Offset(1)));
+    assert_eq!(client.counters().batches_retried, 1);
+}
+
+#[test]
+fn without_idempotence_a_cut_after_the_send_is_indefinite_and_the_next_record_passes() {
+    let (peer, address) = Peer::start();
+    let client = Client::builder().address(address).idempotent(false).connect().unwrap();
     let producer = client.producer();
     producer.send(&record(0, "a")).unwrap().wait().unwrap();
     peer.cuts.store(1, Ordering::Relaxed);

@@ -14,6 +14,7 @@ pub mod plan;
 pub mod queue;
 pub mod run;
 pub mod scene;
+pub mod stories;
 pub mod sweep;
 pub mod tally;
 pub mod trace;

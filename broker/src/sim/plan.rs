@@ -54,6 +54,7 @@ pub struct ProducerPlan {
     pub delivery: u64,
     pub batch_bytes: usize,
     pub insists_on_shard: bool,
+    pub is_idempotent: bool,
     /// In a hundred, the level of a record: none, leader_memory, leader_durable, quorum_memory; the rest quorum_durable.
     pub levels: [u64; 4],
 }
@@ -263,6 +264,7 @@ impl ProducerPlan {
             delivery: pick(random, &[300 * MILLIS, 3_000 * MILLIS, 30_000 * MILLIS]),
             batch_bytes: pick(random, &[1024, 8 << 10, 64 << 10]).min(frame_bytes - 1024),
             insists_on_shard: random.chance(1, 4),
+            is_idempotent: random.chance(3, 4),
             levels,
         }
     }
@@ -282,6 +284,7 @@ impl ProducerPlan {
             delivery: 3_000 * MILLIS,
             batch_bytes: frame_bytes - 1024,
             insists_on_shard: false,
+            is_idempotent: true,
             levels: [0, 30, 40, 0],
         }
     }

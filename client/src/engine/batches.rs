@@ -101,6 +101,14 @@ impl<T> Engine<T> {
                 | ErrorCode::NotLeader
                 | ErrorCode::Moved
         );
+        let is_gap = matches!(
+            code,
+            ErrorCode::OutOfOrder | ErrorCode::UnknownProducer | ErrorCode::ProducerFenced
+        );
+        if is_gap && batch.stamp.is_some() {
+            return self.on_out_of_sequence(now, at, id, refusal, effects);
+        }
+        let is_unsure = batch.is_unsure;
         let hint = u64::from(refusal.retry_after_ms) * MILLIS;
         let retry_nanos = if hint > 0 { hint } else { RETRY_NANOS };
         let in_time = now.monotonic.after(retry_nanos) < batch.deadline;
@@ -121,9 +129,46 @@ impl<T> Engine<T> {
             queue.on_refused(id, Error::Refused(refusal), retry_nanos);
         } else {
             let maybe_appended = !code.is_definite();
+            // What was sent before may be in the log, whatever became of it this time.
+            let is_open = is_unsure && !maybe_appended;
+            let error = if is_open { Error::ConnectionLost } else { Error::Refused(refusal) };
             let mut done = Vec::new();
-            queue.on_failed(id, Error::Refused(refusal), maybe_appended, &mut done);
+            queue.on_failed(id, error, maybe_appended, &mut done);
             self.conclude_all(at, done, None, effects);
+        }
+        self.after_flight(now, at);
+    }
+
+    /// A batch before it has not been appended, or the broker has forgotten this producer. Nothing was appended.
+    fn on_out_of_sequence(
+        &mut self,
+        now: Now,
+        at: usize,
+        id: u64,
+        refusal: Refusal,
+        effects: &mut Effects<T>,
+    ) {
+        let queue = &mut self.producer.queues[at];
+        let Some(batch) = queue.flying.iter().find(|batch| batch.id == id) else { return };
+        let is_current = batch.stamp.is_some_and(|stamp| stamp.epoch == queue.line.epoch);
+        let (is_expired, is_unsure) = (batch.state == BatchState::Expired, batch.is_unsure);
+        let waits = refusal.code != ErrorCode::ProducerFenced && queue.has_earlier(id);
+        if is_current && !waits {
+            queue.line.begin_epoch();
+            self.counters.producer_epochs += 1;
+        }
+        // One that asked for no answer left after it, and may stand in the log.
+        let is_overtaken = queue.unconfirmed > id;
+        if is_expired || is_overtaken || (is_unsure && !waits) {
+            let error = match is_unsure {
+                true => Error::ConnectionLost,
+                false => Error::Refused(refusal),
+            };
+            let mut done = Vec::new();
+            queue.on_failed(id, error, false, &mut done);
+            self.conclude_all(at, done, None, effects);
+        } else {
+            queue.on_refused(id, Error::Refused(refusal), 0);
         }
         self.after_flight(now, at);
     }
@@ -140,6 +185,17 @@ impl<T> Engine<T> {
         let mut lost = Vec::new();
         for batch in &mut queue.flying {
             match batch.state {
+                BatchState::Sent { end }
+                    if end <= sent
+                        && batch.stamp.is_some()
+                        && batch.id > queue.unconfirmed_lost =>
+                {
+                    // The broker will know it if it has it already. (If one that asked for no answer left
+                    // after it, that may stand in the log before it: then it is lost.)
+                    batch.is_unsure = true;
+                    let error = Error::ConnectionLost;
+                    batch.state = BatchState::Refused { error, retry_nanos: 0 };
+                }
                 BatchState::Sent { end } if end <= sent => lost.push(batch.id),
                 // It did not leave whole, so it cannot have been read.
                 BatchState::Sent { .. } => {
@@ -170,6 +226,7 @@ impl<T> Engine<T> {
         if let Some(place) = queue.waiting.iter().position(|batch| batch.id == id) {
             if let Some(batch) = queue.waiting.remove(place) {
                 let error = match &batch.refusal {
+                    _ if batch.is_unsure => Error::DeadlineExceeded { sent: true },
                     Some(refusal) if *refusal != Error::Unreachable => refusal.clone(),
                     _ if connected => Error::DeadlineExceeded { sent: false },
                     _ => Error::Unreachable,
@@ -186,6 +243,10 @@ impl<T> Engine<T> {
                     self.fail(at, tokens, flush, Error::DeadlineExceeded { sent: true }, effects);
                 }
                 BatchState::Refused { error, .. } => {
+                    let error = match batch.is_unsure {
+                        true => Error::DeadlineExceeded { sent: true },
+                        false => error,
+                    };
                     let mut done = Vec::new();
                     queue.on_failed(id, error, false, &mut done);
                     self.conclude_all(at, done, None, effects);

@@ -35,9 +35,12 @@ pub struct ProducerConfig {
     pub linger_nanos: u64,
     /// A batch leaves when it holds this much. Default 256 KiB. A single larger record travels alone.
     pub batch_bytes_max: usize,
-    /// Batches of one partition that may be unanswered. Default 5. With 1, every refusal that may be
-    /// retried is; with more, one that a later batch has overtaken is reported instead, so that
-    /// order is kept.
+    /// Whether the broker recognises batches that are sent again, so that a lost answer neither loses nor doubles
+    /// a record. Default true. Records of level `none` are never sent again.
+    pub is_idempotent: bool,
+    /// Batches of one partition that may be unanswered. Default 5; at most 5 with idempotence. Without it: with 1,
+    /// every refusal that may be retried is; with more, one that a later batch has overtaken is
+    /// reported instead, so that order is kept.
     pub window_batches: usize,
     /// Bytes unanswered per connection. Default 8 MiB. One batch may always leave.
     pub window_bytes: usize,
@@ -72,6 +75,7 @@ impl Default for ProducerConfig {
             durability: Durability::QuorumDurable,
             linger_nanos: 0,
             batch_bytes_max: 256 << 10,
+            is_idempotent: true,
             window_batches: 5,
             window_bytes: 8 << 20,
             delivery_nanos_max: 30_000 * MILLIS,

@@ -17,6 +17,7 @@ pub mod config;
 mod door;
 pub mod event;
 pub mod fetch;
+mod line;
 mod links;
 mod produce;
 mod queue;
@@ -71,6 +72,8 @@ pub struct Counters {
     pub records_failed: u64,
     pub batches_sent: u64,
     pub batches_retried: u64,
+    /// Sequences that were begun anew, after a batch had been given up.
+    pub producer_epochs: u64,
     pub records_fetched: u64,
     pub bytes_sent: u64,
     pub bytes_received: u64,
@@ -114,20 +117,25 @@ enum Retry {
 }
 
 impl<T> Engine<T> {
-    /// `seed` only feeds jitter: of reconnects, and of the partition where keyless records start.
+    /// `seed` feeds jitter (of reconnects, and of the partition where keyless records start), and is the id by which
+    /// brokers know this producer's batches: two engines with the same seed would be taken for one.
     ///
     /// # Panics
     /// If there is no address, or a bound of the settings is 0 where that makes no sense.
     #[must_use]
-    pub fn new(config: Config, seed: u64) -> Self {
+    pub fn new(mut config: Config, seed: u64) -> Self {
         assert!(!config.addresses.is_empty(), "at least one address");
         assert!(config.producer.window_batches > 0);
         assert!(config.reconnect_nanos_min > 0);
         assert!(config.reconnect_nanos_max >= config.reconnect_nanos_min);
-        let producer = Producer::new(&config.producer);
+        if config.producer.is_idempotent {
+            config.producer.window_batches = config.producer.window_batches.min(line::WINDOW_MAX);
+        }
+        let mut random = Random::new(seed);
+        let producer = Producer::new(&config.producer, random.next_u64());
         Self {
             config,
-            random: Random::new(seed),
+            random,
             counters: Counters::default(),
             is_closed: false,
             doors: Vec::new(),

@@ -2,14 +2,16 @@
 //! What becomes of a sent batch is in `batches.rs`.
 
 use super::door::{Request, UNANSWERED};
+use super::line::Stamp;
 use super::queue::{Batch, BatchState, Body};
 use super::time::{MILLIS, Monotonic, Now};
 use super::topics::Pending;
 use super::{Effect, Effects, Engine, FlushId, Outgoing, ProducerConfig, Retry};
 use crate::{Durability, Error, Partitioner, Record, partition_of_key};
 use corelog_protocol::batch::{
-    BATCH_HEADER_BYTES, BatchBuilder, NewRecord, PushError, record_bytes_max,
+    BATCH_HEADER_BYTES, BatchBuilder, NewRecord, PushError, record_bytes_max, set_producer,
 };
+use corelog_protocol::ids::ProducerId;
 use corelog_protocol::produce::Produce;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,6 +34,8 @@ const RECORDS_PER_BATCH: u32 = 1 << 16;
 /// What the engine knows of all records on their way.
 #[derive(Debug)]
 pub(super) struct Producer<T> {
+    /// None without idempotence.
+    id: Option<ProducerId>,
     pub queues: Vec<super::queue::Queue<T>>,
     pub memory_used: usize,
     next_batch: u64,
@@ -90,8 +94,9 @@ pub(super) struct FlushMark {
 }
 
 impl<T> Producer<T> {
-    pub(super) fn new(config: &ProducerConfig) -> Self {
+    pub(super) fn new(config: &ProducerConfig, id: u64) -> Self {
         Self {
+            id: config.is_idempotent.then_some(ProducerId(id.max(1))),
             queues: Vec::new(),
             memory_used: 0,
             next_batch: 1,
@@ -123,11 +128,21 @@ impl<T> Producer<T> {
         self.builders.pop().unwrap_or_else(|| Builder::new(bytes_max, RECORDS_PER_BATCH))
     }
 
-    /// Finishes an open batch and gives its builder back.
-    fn build(&mut self, body: &mut Body) -> Arc<Vec<u8>> {
+    /// Finishes an open batch and gives its builder back. With `stamp` it names its producer so.
+    fn build(&mut self, body: &mut Body, stamp: Option<Stamp>) -> Arc<Vec<u8>> {
+        let stamp = self.id.zip(stamp);
         match body {
-            Body::Built(bytes) => Arc::clone(bytes),
+            Body::Built(bytes) => {
+                if let Some((id, Stamp { epoch, sequence })) = stamp {
+                    // A driver may still hold the bytes under their old stamp.
+                    set_producer(Arc::<Vec<u8>>::make_mut(bytes), id, epoch, sequence);
+                }
+                Arc::clone(bytes)
+            }
             Body::Open(builder) => {
+                if let Some((id, Stamp { epoch, sequence })) = stamp {
+                    builder.batch.set_producer(id, epoch, sequence);
+                }
                 let mut shared = self.buffers.pop().unwrap_or_default();
                 if Arc::get_mut(&mut shared).is_none() {
                     // A driver still holds it.
@@ -343,6 +358,8 @@ impl<T> Engine<T> {
             state: BatchState::Waiting,
             refusal: None,
             record_count: 1,
+            stamp: None,
+            is_unsure: false,
         });
         if self.config.producer.linger_nanos > 0 {
             self.producer.lingering.push_back((linger_until, at, id));
@@ -390,11 +407,24 @@ impl<T> Engine<T> {
                 continue;
             }
             let Some(mut batch) = queue.waiting.pop_front() else { continue };
-            let bytes = self.producer.build(&mut batch.body);
+            let mut stamp = None;
+            if self.producer.id.is_some() && batch.level.is_acknowledged() {
+                stamp = queue.line.stamp(&batch);
+                if stamp.is_none() {
+                    self.conclude(at, batch, Err(Error::ConnectionLost), effects);
+                    self.wake_queue(now.monotonic, at);
+                    continue;
+                }
+            }
+            let news = stamp.filter(|_| stamp != batch.stamp);
+            let bytes = self.producer.build(&mut batch.body, news);
             if bytes.len() + Produce::CONTROL_BYTES > frame_bytes {
                 let error = Error::InvalidRecord("larger than a frame that the broker takes");
                 self.conclude(at, batch, Err(error), effects);
             } else {
+                if let Some(stamp) = stamp {
+                    self.producer.queues[at].line.take(&mut batch, stamp);
+                }
                 self.send_batch(now, door, at, batch, bytes, effects);
             }
             self.wake_queue(now.monotonic, at);

@@ -9,6 +9,7 @@
 //! refused one stands in `flying` nothing more leaves, and when all there are refused they go back
 //! to the front of `waiting`. If a later one was appended, the refused one fails for good.
 
+use super::line::{Line, Stamp};
 use super::produce::Builder;
 use super::time::Monotonic;
 use crate::{Durability, Error};
@@ -37,6 +38,9 @@ pub(super) struct Queue<T> {
     /// knows whether the broker has taken it yet, and what leaves through another door could
     /// overtake it. Forgotten when a later one is acknowledged.
     pub unconfirmed: u64,
+    /// The same at the end of the last connection.
+    pub unconfirmed_lost: u64,
+    pub line: Line,
 }
 
 #[derive(Debug)]
@@ -59,6 +63,10 @@ pub(super) struct Batch<T> {
     /// Why it was sent again.
     pub refusal: Option<Error>,
     pub record_count: u32,
+    /// By which the broker recognises it, once it has left. None for level `none`, which is never sent again.
+    pub stamp: Option<Stamp>,
+    /// It left whole once, and no answer came.
+    pub is_unsure: bool,
 }
 
 #[derive(Debug)]
@@ -119,6 +127,8 @@ impl<T> Queue<T> {
             not_before: Monotonic(0),
             is_narrow: false,
             unconfirmed: 0,
+            unconfirmed_lost: 0,
+            line: Line::default(),
         }
     }
 
@@ -135,6 +145,19 @@ impl<T> Queue<T> {
             && self.flying.len() < window
             && (self.next_door.is_none() || self.needs_confirmation())
             && !self.has_refused()
+            && self.flying.iter().all(|batch| self.is_current(batch))
+    }
+
+    /// The batch is not of an epoch that is over: what left with such a stamp comes back first.
+    fn is_current(&self, batch: &Batch<T>) -> bool {
+        batch.stamp.is_none_or(|stamp| stamp.epoch == self.line.epoch)
+    }
+
+    /// Something of the same epoch that left before this batch will yet be sent again, or answered.
+    pub(super) fn has_earlier(&self, id: u64) -> bool {
+        let earlier = self.flying.iter().take_while(|batch| batch.id != id);
+        let mut stamped = earlier.filter(|batch| batch.stamp.is_some() && self.is_current(batch));
+        stamped.any(|batch| batch.state != BatchState::Expired)
     }
 
     /// The queue waits to change its door, and must first hear that all before was taken: its next
@@ -177,7 +200,11 @@ impl<T> Queue<T> {
         if maybe_appended {
             let mut earlier = 0;
             while earlier < at {
-                if let BatchState::Refused { error, .. } = &self.flying[earlier].state {
+                // One with a stamp may be sent again: the broker sees to the order.
+                let stamp = self.flying[earlier].stamp;
+                if let (BatchState::Refused { error, .. }, None) =
+                    (&self.flying[earlier].state, stamp)
+                {
                     let error = error.clone();
                     let batch = self.flying.remove(earlier).expect("in range");
                     done.push(Done { batch, error: Some(error) });

@@ -53,14 +53,14 @@ struct Core {
 }
 
 impl GlommioClient {
-    /// A client with these settings. `seed` only feeds jitter.
+    /// A client with these settings.
     ///
     /// # Panics
     /// Outside a glommio executor, or if the settings name no address.
     #[must_use]
-    pub fn new(config: Config, seed: u64) -> Self {
+    pub fn new(config: Config) -> Self {
         let core = Rc::new(RefCell::new(Core {
-            engine: Engine::new(config, seed),
+            engine: Engine::new(config, crate::seed::fresh()),
             effects: Vec::new(),
             links: BTreeMap::new(),
             flushes: BTreeMap::new(),

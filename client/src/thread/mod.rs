@@ -23,7 +23,7 @@ use std::io::{Error as IoError, ErrorKind};
 use std::net::ToSocketAddrs;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// A connection to a cluster. Cheap to clone; the last clone, producer, consumer or admin that
 /// goes stops the IO thread and fails what is on its way.
@@ -45,7 +45,6 @@ pub struct Builder {
     config: Config,
     address: Result<(), String>,
     spin: Duration,
-    seed: Option<u64>,
 }
 
 impl Client {
@@ -54,7 +53,7 @@ impl Client {
     pub fn builder() -> Builder {
         let config = Config::new(Vec::new());
         let address = Err(String::from("no address given"));
-        Builder { config, address, spin: Duration::ZERO, seed: None }
+        Builder { config, address, spin: Duration::ZERO }
     }
 
     /// Sends records. All producers of a client share its batches, windows and budget.
@@ -172,10 +171,10 @@ impl Builder {
         self
     }
 
-    /// Seeds the jitter of reconnects. Default: from the clock.
+    /// Whether the broker recognises batches that are sent again after a lost answer. Default true.
     #[must_use]
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
+    pub fn idempotent(mut self, is_idempotent: bool) -> Self {
+        self.config.producer.is_idempotent = is_idempotent;
         self
     }
 
@@ -192,7 +191,7 @@ impl Builder {
     /// # Errors
     /// If no address was given or found, or the operating system refuses a thread or descriptors.
     pub fn connect(self) -> Result<Client, IoError> {
-        let Self { config, address, spin, seed } = self;
+        let Self { config, address, spin } = self;
         address.map_err(|error| IoError::new(ErrorKind::InvalidInput, error))?;
         if config.addresses.is_empty() {
             return Err(IoError::new(ErrorKind::NotFound, "the address names no host"));
@@ -200,11 +199,7 @@ impl Builder {
         let delivery_max = Duration::from_nanos(config.producer.delivery_nanos_max);
         let poll = mio::Poll::new()?;
         let waker = mio::Waker::new(poll.registry(), io::WAKER)?;
-        let seed = seed.unwrap_or_else(|| {
-            let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            wall.as_nanos() as u64 ^ u64::from(std::process::id()) << 32
-        });
-        let engine = Engine::new(config, seed);
+        let engine = Engine::new(config, crate::seed::fresh());
         let shared = Arc::new(Shared::new(engine, poll.registry().try_clone()?, waker));
         let thread = io::IoThread { shared: Arc::clone(&shared), poll, spin };
         let thread =

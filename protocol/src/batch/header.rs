@@ -80,6 +80,19 @@ pub struct BatchHeader {
     pub producer_epoch: u16,
 }
 
+/// Names the producer of a finished batch anew, and its checksum.
+///
+/// # Panics
+/// If `batch` is shorter than a header, or the id is 0, which means none.
+pub fn set_producer(batch: &mut [u8], id: ProducerId, epoch: u16, base_sequence: u32) {
+    assert!(id != ProducerId(0), "producer id 0 means none");
+    batch[32..40].copy_from_slice(&id.0.to_le_bytes());
+    batch[40..44].copy_from_slice(&base_sequence.to_le_bytes());
+    batch[44..46].copy_from_slice(&epoch.to_le_bytes());
+    let crc = crc32c(&batch[4..]);
+    batch[..4].copy_from_slice(&crc.to_le_bytes());
+}
+
 impl BatchHeader {
     /// Header bytes, with a checksum over them and `records`.
     pub(crate) fn encode(&self, records: &[u8]) -> [u8; BATCH_HEADER_BYTES] {

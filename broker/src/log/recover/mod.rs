@@ -445,7 +445,10 @@ impl Log {
         self.counters.corrupt_ranges +=
             fold.end(&mut self.partitions, recovery.verdict.next_lsn, records_max);
         self.append_time = self.append_time.max(fold.time_max());
-        if !is_planted(Bug::ProducersForgotten) {
+        // What cannot be read may hold batches that nobody remembers, so that a retry would look like news. Whoever
+        // has one under way must hear that it is not known.
+        let is_whole = recovery.verdict.entries_corrupt == 0;
+        if is_whole && !is_planted(Bug::ProducersForgotten) {
             self.producers = fold.take_producers();
         }
         self.offset_floor = fold.offset_floor();

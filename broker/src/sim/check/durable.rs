@@ -129,7 +129,9 @@ impl DurableIndex {
     /// cannot find a hole before it.
     pub fn is_reachable(&self, placed: &Placed) -> bool {
         let Some((lane, lsn)) = self.batches.get(placed) else { return false };
-        self.lanes.get(lane).is_some_and(|lane| lsn.0 < lane.dense_end)
+        // A retry may be acknowledged before a lane has written anything in this life: what it stands on
+        // was there when the life began.
+        self.lanes.get(lane).is_none_or(|lane| lsn.0 < lane.dense_end)
     }
 
     fn insert(&mut self, header: &EntryHeader, body: &[u8]) {

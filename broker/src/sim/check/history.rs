@@ -72,6 +72,10 @@ pub struct History {
     pub lost_to_damage: u64,
     /// Durable records that the medium lost beyond all that it attests.
     pub voided: u64,
+    /// Something durable could not be read once: a batch in it is not recognised when it comes again.
+    pub may_double: bool,
+    /// Records that were there twice for that reason.
+    pub doubled: u64,
 }
 
 /// What a full read of a partition found, while nothing else happened.
@@ -127,6 +131,7 @@ impl History {
         offset: Option<u64>,
         durable: bool,
     ) -> Checked {
+        let may_double = self.may_double;
         let sent = self.record(id)?;
         if sent.fate != Fate::Open {
             return Err(Violation::new(
@@ -140,6 +145,10 @@ impl History {
         };
         sent.fate = Fate::Acked(place, offset);
         match sent.seen {
+            Some(seen) if seen != (place, offset) && may_double => {
+                self.doubled += 1;
+                return Ok(());
+            }
             Some(seen) if seen != (place, offset) => {
                 return Err(Violation::new(
                     "I4",
@@ -190,6 +199,7 @@ impl History {
         place: PartitionRef,
         offset: u64,
     ) -> Checked {
+        let may_double = self.may_double;
         let sent = self.record(id)?;
         if sent.topic != place.topic || sent.bytes as usize != bytes {
             return Err(Violation::new(
@@ -201,6 +211,14 @@ impl History {
             (Fate::Definite, _) => {
                 let text = format!("{id:?} failed for certain and is at {place:?} offset {offset}");
                 return Err(Violation::new("I5", text));
+            }
+            (Fate::Acked(at, acked), _) if may_double && (at, acked) != (place, offset) => {
+                self.doubled += 1;
+                return Ok(());
+            }
+            (_, Some(seen)) if may_double && seen != (place, offset) => {
+                self.doubled += 1;
+                return Ok(());
             }
             (_, Some(seen)) if seen != (place, offset) => {
                 let text = format!("{id:?} is at {seen:?} and at {place:?} offset {offset}");

@@ -110,6 +110,7 @@ impl World {
                 config.producer.delivery_nanos_max = plan.delivery;
                 config.producer.batch_bytes_max = plan.batch_bytes;
                 config.insist_on_shard = plan.insists_on_shard.then_some(ShardId(shard));
+                config.producer.is_idempotent = plan.is_idempotent;
             });
         }
         for plan in self.plan.consumers.clone() {

@@ -4,5 +4,6 @@ mod altering;
 mod bad_broker;
 mod consuming;
 mod hostile;
+mod idempotence;
 mod peer;
 mod producing;

@@ -72,6 +72,7 @@ impl Asked {
 pub fn config() -> Config {
     let mut config = Config::new(vec!["127.0.0.1:7000".parse().unwrap()]);
     config.producer.window_batches = 2;
+    config.producer.is_idempotent = false;
     config
 }
 

@@ -1,0 +1,89 @@
+//! Small named scenarios that say what should happen and notice when it does not: for bugs whose occasion a whole
+//! simulated world meets too rarely. Each returns what is wrong.
+
+use corelog_protocol::frame::FrameKind;
+use corelog_protocol::ids::{Offset, PartitionId};
+use corelog_protocol::{Durability, ErrorCode};
+
+use super::scene::{Client, World, batch_of, produce};
+use crate::planted::{self, Bug};
+
+const DURABLE: Durability = Durability::QuorumDurable;
+
+/// One client of a broker that has one topic.
+struct Story {
+    world: World,
+    client: Client,
+    partition: PartitionId,
+}
+
+impl Story {
+    fn begin() -> Self {
+        let mut world = World::with(1, |config| config.segment_bytes = 64 << 10);
+        let client = world.client(0);
+        let topic = world.create_topic(client, "orders", 1);
+        Self { world, client, partition: topic.places[0].partition }
+    }
+
+    fn send(&mut self, correlation: u64, producer: (u64, u16, u32), text: &str) {
+        let batch = batch_of(producer, text, 1);
+        self.world.send(self.client, &produce(self.partition, DURABLE, correlation, &batch));
+    }
+
+    /// Sends a batch and compares what is answered: an offset or a refusal.
+    fn expect(
+        &mut self,
+        producer: (u64, u16, u32),
+        text: &str,
+        expected: Result<u64, ErrorCode>,
+    ) -> Result<(), String> {
+        self.send(7, producer, text);
+        let answers = self.world.take(self.client);
+        let told: Vec<_> = answers
+            .iter()
+            .map(|frame| match frame.kind {
+                FrameKind::Error => Err(frame.error().code),
+                _ => Ok(frame.ack().base_offset.0),
+            })
+            .collect();
+        if told == [expected] {
+            return Ok(());
+        }
+        Err(format!("I6: a batch of {producer:?} is answered {told:?}, not {expected:?}"))
+    }
+}
+
+/// Retries, gaps, epochs, and a retry before its first copy is durable; then all of it after a restart.
+pub fn retries() -> Result<(), String> {
+    let mut story = Story::begin();
+    story.expect((1, 0, 0), "a", Ok(0))?;
+    story.expect((1, 0, 1), "b", Ok(1))?;
+    story.expect((1, 0, 0), "a", Ok(0))?;
+    story.expect((1, 0, 3), "d", Err(ErrorCode::OutOfOrder))?;
+    story.expect((1, 1, 0), "e", Ok(2))?;
+    story.expect((1, 0, 2), "c", Err(ErrorCode::ProducerFenced))?;
+    story.world.is_disk_held = true;
+    story.send(1, (1, 1, 1), "f");
+    story.send(2, (1, 1, 1), "f");
+    if !story.world.take(story.client).is_empty() {
+        return Err("I2: a retry was acknowledged before its first copy was durable".into());
+    }
+    story.world.release_disk();
+    let acks = story.world.take(story.client);
+    if acks.len() != 2 || acks.iter().any(|frame| frame.ack().base_offset != Offset(3)) {
+        return Err(format!("I6: a batch and its retry are answered {acks:?}"));
+    }
+    story.world.crash_and_restart(1);
+    story.client = story.world.client(0);
+    story.expect((1, 1, 1), "f", Ok(3))?;
+    story.expect((1, 1, 3), "h", Err(ErrorCode::OutOfOrder))?;
+    story.expect((1, 1, 2), "g", Ok(4))
+}
+
+/// What the story says with a bug planted.
+pub fn retries_with(bug: Bug) -> Result<(), String> {
+    planted::plant(bug);
+    let told = retries();
+    planted::plant(Bug::None);
+    told
+}

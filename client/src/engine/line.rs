@@ -1,0 +1,51 @@
+//! The sequences of one partition's batches, by which the broker knows a retry from news.
+//!
+//! A batch is stamped when it first leaves, and keeps its stamp however often it is sent again. The broker takes
+//! stamps of an epoch without a gap only. When a batch has been given up before it was appended, the
+//! next one finds that gap: then a new epoch begins, and what has certainly not been appended is stamped anew.
+//! What may have been appended under its old stamp must not be: its outcome stays open.
+
+use super::queue::Batch;
+
+/// As many batches as a broker remembers: more in flight could not all be told from news.
+pub(super) const WINDOW_MAX: usize = 5;
+
+/// Where a batch stands in its partition's line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Stamp {
+    pub epoch: u16,
+    /// Of the first record.
+    pub sequence: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Line {
+    pub epoch: u16,
+    /// Of the next record that is stamped.
+    next: u32,
+}
+
+impl Line {
+    /// The stamp that a batch leaves with; none if it may stand in the log under an earlier epoch's.
+    pub(super) fn stamp<T>(&self, batch: &Batch<T>) -> Option<Stamp> {
+        match batch.stamp {
+            Some(stamp) if stamp.epoch == self.epoch => Some(stamp),
+            Some(_) if batch.is_unsure => None,
+            _ => Some(Stamp { epoch: self.epoch, sequence: self.next }),
+        }
+    }
+
+    /// A batch leaves with this stamp.
+    pub(super) fn take<T>(&mut self, batch: &mut Batch<T>, stamp: Stamp) {
+        if batch.stamp != Some(stamp) {
+            batch.stamp = Some(stamp);
+            self.next = stamp.sequence.wrapping_add(batch.record_count);
+        }
+    }
+
+    /// There is a gap that nothing will fill.
+    pub(super) fn begin_epoch(&mut self) {
+        self.epoch = self.epoch.saturating_add(1);
+        self.next = 0;
+    }
+}
