@@ -10,7 +10,10 @@
 //! shard                                    8 appended            7 appended
 //! ```
 //! So a record may stand behind a later one of its producer if it was sent last on a connection that
-//! had been given up when the later one was sent last. Without sequences no broker can know better.
+//! had been given up when the later one was sent last. Without sequences no broker can know better; so of an
+//! idempotent producer, unless it also asks for no answers, nothing is excused.
+//!
+//! After damage a record may stand there twice: the broker could not read its first copy when it was sent again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,9 +37,16 @@ pub struct OrderCheck {
     pub looked: u64,
     /// Records out of order that the rule excuses, each counted in each full read.
     pub excused: u64,
+    /// Producers whose batches all carry sequences.
+    strict: BTreeSet<u32>,
 }
 
 impl OrderCheck {
+    /// This producer's batches all carry sequences: nothing is excused.
+    pub fn demand_strictly(&mut self, producer: u32) {
+        self.strict.insert(producer);
+    }
+
     /// A client has handed a whole batch with this record to a connection.
     pub fn on_sent(&mut self, id: RecordId, link: u64, at: u64) {
         let (producer, sequence) = (id.producer as usize, id.sequence as usize);
@@ -55,14 +65,22 @@ impl OrderCheck {
         self.given_up.entry(link).or_insert(at);
     }
 
-    /// `records`: of one partition, by offset. `place` names it.
+    /// `records`: of one partition, by offset. `place` names it. `may_double`: a record may be there twice, and then
+    /// either copy may be the one in order, so both are passed over.
     pub fn check(
         &mut self,
         records: impl Iterator<Item = (u64, RecordId)>,
         place: &dyn std::fmt::Debug,
+        may_double: bool,
     ) -> Checked {
         let mut before: BTreeSet<RecordId> = BTreeSet::new();
+        let records: Vec<(u64, RecordId)> = records.collect();
+        let mut copies: BTreeMap<RecordId, u32> = BTreeMap::new();
+        records.iter().for_each(|(_, id)| *copies.entry(*id).or_default() += 1);
         for (offset, id) in records {
+            if may_double && copies[&id] > 1 {
+                continue;
+            }
             self.looked += 1;
             let last = RecordId { sequence: u32::MAX, ..id };
             for later in before.range(id..=last) {
@@ -82,6 +100,9 @@ impl OrderCheck {
     }
 
     fn is_excused(&self, late: RecordId, later: RecordId) -> bool {
+        if self.strict.contains(&late.producer) {
+            return false;
+        }
         let (Some(late), Some(later)) = (self.sending(late), self.sending(later)) else {
             return false;
         };
@@ -104,7 +125,7 @@ mod tests {
 
     fn read(check: &mut OrderCheck, sequences: &[u32]) -> bool {
         let records = sequences.iter().enumerate();
-        check.check(records.map(|(at, sequence)| (at as u64, id(*sequence))), &"a").is_ok()
+        check.check(records.map(|(at, sequence)| (at as u64, id(*sequence))), &"a", false).is_ok()
     }
 
     #[test]
@@ -118,6 +139,10 @@ mod tests {
         assert_eq!((check.looked, check.excused), (6, 2));
         assert!(!read(&mut check, &[8, 7]), "both went over the same connection");
         assert!(!read(&mut check, &[7, 7]), "a copy of itself is never excused");
+        let twice = [(0, id(7)), (1, id(8)), (2, id(7))];
+        assert!(check.check(twice.into_iter(), &"a", true).is_ok(), "but after damage");
+        check.demand_strictly(0);
+        assert!(!read(&mut check, &[9, 7, 8]), "sequences leave no excuse");
     }
 
     #[test]

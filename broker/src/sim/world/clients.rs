@@ -102,6 +102,9 @@ impl World {
         self.add_client(Role::Admin { created: 0, request: None }, |_| {});
         for plan in self.plan.producers.clone() {
             let number = self.checks.history.add_producer();
+            if plan.is_idempotent && plan.levels[0] == 0 {
+                self.checks.order.demand_strictly(number);
+            }
             let role = Role::Producer { plan, number, left: plan.records, started: false };
             let shard = self.random.below(2) as u16;
             self.add_client(role, |config| {
