@@ -8,6 +8,7 @@ use std::time::Instant;
 use clap::Parser;
 use corelog_broker::planted::Bug;
 use corelog_broker::sim::coverage::{MINIMUM, missing};
+use corelog_broker::sim::lost_acks;
 use corelog_broker::sim::plan::Plan;
 use corelog_broker::sim::run::{LENGTH_DEFAULT, run_seed, seeds_until_caught};
 use corelog_broker::sim::stories;
@@ -48,6 +49,9 @@ struct Options {
     /// Flips every bit of a data directory, one at a time, instead.
     #[arg(long)]
     flips: bool,
+    /// So many records through an idempotent producer, half of whose acknowledgments are lost, instead.
+    #[arg(long)]
+    lost_acks: Option<u64>,
     /// With --flips: of the bits inside bodies and of zeros only each so-many-th.
     #[arg(long, default_value_t = 1)]
     stride: u64,
@@ -67,6 +71,9 @@ fn main() -> ExitCode {
     }
     if options.planted {
         return planted(&options);
+    }
+    if let Some(sends) = options.lost_acks {
+        return lost_acks(&options, sends);
     }
     let bug = match options.plant.as_deref().map(bug_of) {
         None => Bug::None,
@@ -113,6 +120,59 @@ fn exhaust(options: &Options) -> ExitCode {
         }
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// A producer per thread.
+fn lost_acks(options: &Options, sends: u64) -> ExitCode {
+    /// Records of one run: then another seed, another broker.
+    const PART: u64 = 1_000_000;
+    let began = Instant::now();
+    let next = AtomicU64::new(0);
+    let parts = sends.div_ceil(PART);
+    let state = Mutex::new((lost_acks::Outcome::default(), None::<String>));
+    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
+    let work = || {
+        loop {
+            let part = next.fetch_add(1, Ordering::Relaxed);
+            if part >= parts {
+                return;
+            }
+            let seed = options.seed + part;
+            let told = lost_acks::run(seed, PART.min(sends - part * PART));
+            let mut state = state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            match told {
+                Ok(outcome) => state.0.add(&outcome),
+                Err(violation) => {
+                    state.1.get_or_insert(format!("seed {seed}: {violation}"));
+                    next.store(parts, Ordering::Relaxed);
+                }
+            }
+            if (part + 1).is_multiple_of(10) {
+                println!("{:>7.1} s  {:?}", began.elapsed().as_secs_f64(), state.0);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        (0..options.jobs.max(1)).for_each(|_| {
+            scope.spawn(work);
+        });
+    });
+    let (outcome, violation) = state.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let seconds = began.elapsed().as_secs_f64();
+    println!("{seconds:>7.1} s  {outcome:?}");
+    match violation {
+        Some(violation) => {
+            println!("VIOLATION {violation}");
+            ExitCode::FAILURE
+        }
+        None => {
+            println!(
+                "LOST ACKS: {} records sent, each stands once and in order. No violation.",
+                outcome.sends
+            );
+            ExitCode::SUCCESS
+        }
+    }
 }
 
 fn bug_of(name: &str) -> Option<Bug> {

@@ -9,6 +9,7 @@
 pub mod check;
 pub mod coverage;
 pub mod disk;
+pub mod lost_acks;
 pub mod memory;
 pub mod plan;
 pub mod queue;

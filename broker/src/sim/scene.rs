@@ -7,7 +7,8 @@ use corelog_protocol::batch::{BatchBuilder, NewRecord};
 use corelog_protocol::frame::{FrameHeader, FrameKind};
 use corelog_protocol::ids::{ClusterId, Incarnation, PartitionId, ProducerId, ShardId};
 use corelog_protocol::message::{
-    Encoder, ErrorReply, Hello, Message, TopicCreate, TopicCreateReply, TopicInfo, TopicSettings,
+    Encoder, ErrorReply, Hello, Message, Offsets, OffsetsQuery, OffsetsReply, TopicCreate,
+    TopicCreateReply, TopicDescribe, TopicDescribeReply, TopicInfo, TopicSettings,
 };
 use corelog_protocol::produce::{Produce, ProduceAck};
 use corelog_protocol::{Durability, ErrorCode};
@@ -395,9 +396,15 @@ impl World {
     /// A connection of which nothing has been said yet.
     pub fn connect(&mut self, shard: usize) -> Client {
         let links = &mut self.nodes[shard].links;
-        let at = links.len();
-        links.push(Link { generation: 1, ..Link::default() });
-        let conn = Conn { index: at as u32, generation: 1 };
+        // Places are used again, as a driver does; the shard has heard of the end of the one before.
+        let at = links.iter().position(|link| link.is_closed).unwrap_or(links.len());
+        let generation = links.get(at).map_or(1, |link| link.generation + 1);
+        let link = Link { generation, ..Link::default() };
+        match links.get_mut(at) {
+            Some(place) => *place = link,
+            None => links.push(link),
+        }
+        let conn = Conn { index: at as u32, generation };
         let peer = Peer { address: [1; 16], port: 1000 + at as u16 };
         self.tell(shard, Event::Opened { conn, peer });
         Client { shard, link: at }
@@ -424,6 +431,29 @@ impl World {
     pub fn send(&mut self, client: Client, bytes: &[u8]) {
         self.link(client).outbox.extend(bytes);
         self.run();
+    }
+
+    /// Bytes on their way, to be read at the next [`run`](Self::run).
+    pub fn queue(&mut self, client: Client, bytes: &[u8]) {
+        self.link(client).outbox.extend(bytes);
+    }
+
+    /// What has come, as it came.
+    pub fn take_bytes(&mut self, client: Client) -> Vec<u8> {
+        std::mem::take(&mut self.link(client).inbox)
+    }
+
+    pub fn describe(&mut self, client: Client, name: &str) -> TopicInfo {
+        self.ask(client, 3, &TopicDescribe { name: name.into() });
+        TopicDescribeReply::decode(&self.take_one(client).control).expect("it exists").topic
+    }
+
+    /// Where a partition of this client's shard ends.
+    pub fn committed_end(&mut self, client: Client, partition: PartitionId) -> u64 {
+        let query = OffsetsQuery { partition, timestamp: None };
+        self.ask(client, 4, &Offsets { partitions: vec![query] });
+        let reply = OffsetsReply::decode(&self.take_one(client).control).expect("a reply");
+        reply.partitions[0].committed_end.0
     }
 
     pub fn ask(&mut self, client: Client, correlation: u64, message: &impl Message) {
