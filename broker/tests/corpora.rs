@@ -64,4 +64,5 @@ replays! {
     segments_of_the_corpus: "segment",
     conversations_of_the_corpus_with_a_shard: "shard",
     conversations_of_the_corpus_with_a_client: "client",
+    packed_batches_of_the_corpus: "unpack",
 }

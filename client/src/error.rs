@@ -1,5 +1,6 @@
 //! What can go wrong, and what the caller may conclude from it.
 
+use crate::compression::PackFault;
 use corelog_protocol::ErrorCode;
 use corelog_protocol::ids::Offset;
 use std::fmt;
@@ -51,6 +52,13 @@ pub enum Error {
     CorruptEntry {
         expected: Offset,
         reason: &'static str,
+    },
+    /// A fetched batch is as its producer made it, and cannot be unpacked. Reads may go on after it,
+    /// at `end`.
+    Unpack {
+        first: Offset,
+        end: Offset,
+        fault: PackFault,
     },
     /// A fetched entry does not follow the one before.
     NotDense {
@@ -129,6 +137,9 @@ impl fmt::Display for Error {
             }
             Self::CorruptEntry { expected, reason } => {
                 write!(f, "the entry at offset {expected} is corrupt: {reason}")
+            }
+            Self::Unpack { first, end, fault } => {
+                write!(f, "the batch of offsets {first}..{end} cannot be unpacked: {fault}")
             }
             Self::NotDense { expected, found } => {
                 write!(f, "offset {expected} expected, {found} found")

@@ -12,6 +12,7 @@
 //! first needed. When a broker restarts, or says that a partition has moved, the places are asked
 //! again.
 
+mod compression;
 pub mod engine;
 mod error;
 #[cfg(feature = "glommio")]
@@ -23,9 +24,10 @@ mod seed;
 #[cfg(feature = "thread")]
 mod thread;
 
+pub use compression::{PackFault, UNPACKED_BYTES_MAX, pack_batch, unpack_batch};
 pub use corelog_protocol::Durability;
 pub use corelog_protocol::ErrorCode;
-pub use corelog_protocol::batch::Header;
+pub use corelog_protocol::batch::{BatchError, Compression, Header};
 pub use corelog_protocol::ids::Offset;
 pub use corelog_protocol::message::{
     PartitionPlace, ShardCounters, StatusReply, TopicChanges, TopicInfo, TopicSettings,

@@ -1,7 +1,7 @@
 //! Fuzz targets: each takes any bytes and must neither panic nor hang (I15).
 //!
 //! Three directions: what a stranger sends to a broker ([`protocol`], [`shard`]), what a broker sends
-//! to a client ([`client`]), what a disk gives back ([`images`], [`metadata`], [`segment`]).
+//! to a client ([`client`], [`unpack`]), what a disk gives back ([`images`], [`metadata`], [`segment`]).
 //! A target reads its input as a [`tape`] of actions where bytes alone would not get far: behind a
 //! checksum, or into a state that takes a conversation to reach.
 //!
@@ -15,6 +15,7 @@ pub mod protocol;
 pub mod segment;
 pub mod shard;
 pub mod tape;
+pub mod unpack;
 
 /// One thing to be fuzzed.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +29,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     Target { name: "frame", run: protocol::frame, seeds: protocol::frame_seeds },
     Target { name: "message", run: protocol::message, seeds: protocol::message_seeds },
     Target { name: "batch", run: protocol::batch, seeds: protocol::batch_seeds },
@@ -38,6 +39,7 @@ pub const TARGETS: [Target; 9] = [
     Target { name: "segment", run: segment::run, seeds: segment::seeds },
     Target { name: "shard", run: shard::run, seeds: shard::seeds },
     Target { name: "client", run: client::run, seeds: client::seeds },
+    Target { name: "unpack", run: unpack::run, seeds: unpack::seeds },
 ];
 
 /// The target of this name.

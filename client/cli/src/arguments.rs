@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use corelog::Durability;
+use corelog::{Compression, Durability};
 
 use crate::place::Place;
 use crate::units::{Age, Bytes, Text, header, span};
@@ -124,6 +124,9 @@ pub struct Produce {
     /// quorum_memory or quorum_durable.
     #[arg(long, default_value_t = Durability::QuorumDurable, value_name = "LEVEL")]
     pub durability: Durability,
+    /// How batches of records are compressed: none, lz4 or zstd. Consumers need not be told.
+    #[arg(long, default_value_t = Compression::None, value_name = "CODEC")]
+    pub compression: Compression,
     /// Print where each record went: line, partition, offset.
     #[arg(long)]
     pub acks: bool,

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use corelog::{Admin, Client, Error};
+use corelog::{Admin, Builder, Client, Error};
 
 use crate::failure::{Exit, Failure};
 
@@ -16,6 +16,11 @@ impl Context {
     /// A client of the broker, once something has answered at its address: a client alone would try
     /// until its deadline, which is right for a service and long for a person.
     pub fn connect(&self) -> Result<Client, Failure> {
+        self.connect_with(|builder| builder)
+    }
+
+    /// The same, with settings of its own.
+    pub fn connect_with(&self, set: impl FnOnce(Builder) -> Builder) -> Result<Client, Failure> {
         let addresses: Vec<SocketAddr> = match self.broker.to_socket_addrs() {
             Ok(addresses) => addresses.collect(),
             Err(error) => {
@@ -27,9 +32,7 @@ impl Context {
             }
         };
         self.knock(&addresses)?;
-        Client::builder()
-            .address(&addresses[..])
-            .name("corelog-cli")
+        set(Client::builder().address(&addresses[..]).name("corelog-cli"))
             .connect()
             .map_err(|error| Failure::unreachable(&self.broker, &error.to_string()))
     }

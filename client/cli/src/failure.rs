@@ -130,6 +130,7 @@ impl Failure {
             },
             Error::OffsetOutOfRange { .. }
             | Error::RangeCorrupt { .. }
+            | Error::Unpack { .. }
             | Error::CorruptEntry { .. }
             | Error::NotDense { .. } => Self::new(Exit::Unreadable, what(&error.to_string())),
             Error::InvalidArgument(_) | Error::InvalidRecord(_) => {
@@ -150,7 +151,7 @@ impl Failure {
                     "records are kept from offset {log_start} on: --partition {partition} --from offset:{log_start}"
                 ))
             }
-            Error::RangeCorrupt { end, .. } => {
+            Error::RangeCorrupt { end, .. } | Error::Unpack { end, .. } => {
                 Self::new(Exit::Unreadable, named(error.to_string())).fix(format!(
                     "read on behind it: --partition {partition} --from offset:{end}"
                 ))

@@ -22,7 +22,7 @@ const LINE_BYTES_MAX: u64 = 16 << 20;
 
 pub fn run(context: &Context, output: &mut Output, command: &Produce) -> Result<(), Failure> {
     let input = Input::open(command)?;
-    let client = context.connect()?;
+    let client = context.connect_with(|builder| builder.compression(command.compression))?;
     // Otherwise each record would tell, after its own deadline, that there is no such topic.
     let info = context.admin(&client).describe_topic(&command.topic);
     let partitions = info.map_err(context.of_topic(&command.topic))?.settings.partitions;

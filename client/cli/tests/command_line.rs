@@ -182,6 +182,22 @@ fn what_is_produced_comes_out_in_each_format() {
 }
 
 #[test]
+fn what_is_produced_compressed_is_consumed_like_the_rest() {
+    let Some(host) = Host::start() else { return };
+    host.ok(&["topic", "create", "t"], "");
+    let lines = |codec: &str| format!("{codec}: apples and pears, apples and pears\n").repeat(500);
+    let mut all = String::new();
+    for codec in ["lz4", "zstd", "none"] {
+        host.ok(&["produce", "t", "--compression", codec], &lines(codec));
+        all += &lines(codec);
+    }
+    assert_eq!(host.ok(&["consume", "t"], ""), all);
+    let ran = host.run(&["produce", "t", "--compression", "gzip"]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("expected none, lz4 or zstd"), "{}", ran.stderr);
+}
+
+#[test]
 fn acks_say_where_each_line_went_and_a_file_is_read_like_stdin() {
     let Some(host) = Host::start() else { return };
     host.ok(&["topic", "create", "t"], "");

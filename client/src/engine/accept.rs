@@ -1,8 +1,12 @@
 //! What is accepted from a broker as a partition's data: whole entries with sound checksums and
 //! structure, of that partition, dense, committed. Anything else is a typed error.
+//!
+//! A packed batch is kept as it came, so that what is fetched ahead takes the memory that was
+//! budgeted and no more, and is unpacked when it is taken.
 
 use super::fetch::AssignmentId;
 use crate::Error;
+use crate::compression::Codec;
 use corelog_protocol::batch::{BatchView, Compression, Headers};
 use corelog_protocol::entry::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind, entry_bytes};
 use corelog_protocol::ids::{Epoch, Offset, PartitionId};
@@ -28,6 +32,8 @@ pub struct FetchedBatch {
     pub epoch: Epoch,
     /// When it was appended, ms since the Unix epoch.
     pub append_time_ms: i64,
+    /// How it was stored.
+    pub compression: Compression,
     buffer: Arc<Vec<u8>>,
     range: Range<usize>,
 }
@@ -59,12 +65,13 @@ impl FetchedBatch {
             end_offset: Offset(0),
             epoch: Epoch(0),
             append_time_ms: 0,
+            compression: Compression::None,
             buffer: Arc::clone(buffer),
             range: 0..0,
         }
     }
 
-    /// The batch as it is stored.
+    /// The batch as its producer built it, before it was perhaps compressed.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.buffer.get(self.range.clone()).unwrap_or_default()
@@ -75,6 +82,18 @@ impl FetchedBatch {
         self.range.len()
     }
 
+    /// Makes the records of a compressed batch readable, in a buffer of its own.
+    pub(super) fn unpack(mut self, codec: &mut Codec) -> Result<Self, Error> {
+        if self.compression != Compression::None {
+            let (first, end) = (self.first_offset, self.end_offset);
+            let plain = codec.unpack(self.as_bytes());
+            let plain = plain.map_err(|fault| Error::Unpack { first, end, fault })?;
+            self.range = 0..plain.len();
+            self.buffer = Arc::new(plain);
+        }
+        Ok(self)
+    }
+
     /// Records from [`first_offset`](Self::first_offset) on.
     #[must_use]
     pub fn record_count(&self) -> u64 {
@@ -83,7 +102,7 @@ impl FetchedBatch {
 
     /// The records from [`first_offset`](Self::first_offset) on, without copying.
     pub fn records(&self) -> impl Iterator<Item = FetchedRecord<'_>> {
-        // Checked when it was fetched, so neither the view nor a record fails here.
+        // Checked when it was fetched or unpacked, so neither the view nor a record fails here.
         let records = BatchView::check_header(self.as_bytes()).ok().map(|view| view.records());
         let base = self.base_offset;
         let skip = (self.first_offset.0 - base.0) as usize;
@@ -149,9 +168,6 @@ pub(super) fn accept_entries(
         if view.header().record_count != header.record_count {
             return Err(corrupt("record count"));
         }
-        if view.header().compression != Compression::None {
-            return Err(corrupt("compression that is not known here"));
-        }
         let base = header.base_offset;
         let count = u64::from(header.record_count);
         let Some(after) = base.0.checked_add(count).map(Offset) else {
@@ -171,6 +187,7 @@ pub(super) fn accept_entries(
             end_offset: after,
             epoch: header.epoch,
             append_time_ms: header.append_time,
+            compression: view.header().compression,
             range: body,
             ..template.clone()
         });

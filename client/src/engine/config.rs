@@ -2,6 +2,7 @@
 
 use super::time::MILLIS;
 use crate::{Durability, Partitioner};
+use corelog_protocol::batch::Compression;
 use corelog_protocol::ids::ShardId;
 use std::net::SocketAddr;
 
@@ -35,6 +36,10 @@ pub struct ProducerConfig {
     pub linger_nanos: u64,
     /// A batch leaves when it holds this much. Default 256 KiB. A single larger record travels alone.
     pub batch_bytes_max: usize,
+    /// How batches are compressed, each by itself, when they leave. One that does not get smaller
+    /// leaves plain. Default none. It is done by whoever steps the engine: a batch of 256 KiB takes
+    /// about 0.3 ms with LZ4 and 1 ms with Zstandard.
+    pub compression: Compression,
     /// Whether the broker recognises batches that are sent again, so that a lost answer neither loses nor doubles
     /// a record. Default true. Records of level `none` are never sent again.
     pub is_idempotent: bool,
@@ -76,6 +81,7 @@ impl Default for ProducerConfig {
             linger_nanos: 0,
             batch_bytes_max: 256 << 10,
             is_idempotent: true,
+            compression: Compression::None,
             window_batches: 5,
             window_bytes: 8 << 20,
             delivery_nanos_max: 30_000 * MILLIS,
@@ -88,7 +94,8 @@ impl Default for ProducerConfig {
 /// How one consumer fetches.
 #[derive(Clone, Debug)]
 pub struct ConsumerConfig {
-    /// Bytes fetched and not yet taken, over all its partitions. Default 16 MiB. One batch may exceed it.
+    /// Bytes fetched and not yet taken, over all its partitions, as they came: a packed batch is
+    /// unpacked when it is taken. Default 16 MiB. One batch may exceed it.
     pub ahead_bytes_max: usize,
     /// Asked of the broker for one partition in one fetch. Default 1 MiB.
     pub partition_bytes_max: u32,

@@ -258,7 +258,11 @@ impl<T> Engine<T> {
                 self.want_fetch(id);
                 self.feed_starved(consumer);
                 self.pump_all(now, effects);
-                return Some(Fetched::Batch(batch));
+                match batch.unpack(&mut self.codec) {
+                    Ok(batch) => return Some(Fetched::Batch(batch)),
+                    Err(error) => self.fail_at(id, error, effects),
+                }
+                continue;
             }
             if let Some(error) = at.error.take() {
                 let (topic, partition) = (Arc::clone(&at.name), at.partition);
@@ -345,6 +349,16 @@ impl<T> Engine<T> {
             at.stage = Stage::Failed;
             at.error = Some(error);
             self.note_readable(id, effects);
+        }
+    }
+
+    /// An error in what was fetched: what was fetched after it is dropped.
+    fn fail_at(&mut self, id: AssignmentId, error: Error, effects: &mut Effects<T>) {
+        if let Some(at) = self.assignments.get_mut(&id) {
+            at.buffered.clear();
+            let bytes = std::mem::take(&mut at.buffered_bytes);
+            self.consumers[at.consumer.0 as usize].used -= bytes;
+            self.fail_assignment(id, error, effects);
         }
     }
 

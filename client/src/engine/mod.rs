@@ -21,7 +21,7 @@ mod line;
 mod links;
 mod produce;
 mod queue;
-mod random;
+pub(crate) mod random;
 pub mod time;
 mod timers;
 mod topics;
@@ -33,6 +33,7 @@ pub use event::{Delivered, Effect, Effects, Event, Failed, Outgoing};
 pub use fetch::{AssignmentId, ConsumerId, Fetched, FetchedBatch, FetchedRecord, Position};
 pub use time::{Monotonic, Now};
 
+use crate::compression::Codec;
 use crate::{Error, Record};
 use corelog_protocol::ids::ShardId;
 use door::Door;
@@ -76,6 +77,8 @@ pub struct Counters {
     pub producer_epochs: u64,
     pub records_fetched: u64,
     pub bytes_sent: u64,
+    /// By which compression made batches smaller.
+    pub bytes_saved: u64,
     pub bytes_received: u64,
     pub connects: u64,
     /// Refusals of level `none`, of which no user is told.
@@ -99,6 +102,7 @@ pub struct Engine<T> {
     topics: Vec<Topic<T>>,
     topic_by_name: BTreeMap<Arc<str>, usize>,
     producer: Producer<T>,
+    codec: Codec,
     consumers: Vec<fetch::Consumer>,
     assignments: BTreeMap<AssignmentId, fetch::Assignment>,
     next_assignment: u64,
@@ -144,6 +148,7 @@ impl<T> Engine<T> {
             topics: Vec::new(),
             topic_by_name: BTreeMap::new(),
             producer,
+            codec: Codec::default(),
             consumers: Vec::new(),
             assignments: BTreeMap::new(),
             next_assignment: 1,

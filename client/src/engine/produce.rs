@@ -128,8 +128,13 @@ impl<T> Producer<T> {
         self.builders.pop().unwrap_or_else(|| Builder::new(bytes_max, RECORDS_PER_BATCH))
     }
 
-    /// Finishes an open batch and gives its builder back. With `stamp` it names its producer so.
-    fn build(&mut self, body: &mut Body, stamp: Option<Stamp>) -> Arc<Vec<u8>> {
+    /// Finishes an open batch, packs it and gives its builder back. With `stamp` it names its producer so.
+    fn build(
+        &mut self,
+        body: &mut Body,
+        stamp: Option<Stamp>,
+        pack: impl FnOnce(&mut Vec<u8>),
+    ) -> Arc<Vec<u8>> {
         let stamp = self.id.zip(stamp);
         match body {
             Body::Built(bytes) => {
@@ -150,6 +155,7 @@ impl<T> Producer<T> {
                 }
                 if let Some(buffer) = Arc::get_mut(&mut shared) {
                     *buffer = builder.batch.take(std::mem::take(buffer));
+                    pack(buffer);
                 }
                 if let Body::Open(builder) =
                     std::mem::replace(body, Body::Built(Arc::clone(&shared)))
@@ -417,7 +423,11 @@ impl<T> Engine<T> {
                 }
             }
             let news = stamp.filter(|_| stamp != batch.stamp);
-            let bytes = self.producer.build(&mut batch.body, news);
+            let (compression, codec) = (self.config.producer.compression, &mut self.codec);
+            let saved = &mut self.counters.bytes_saved;
+            let bytes = self.producer.build(&mut batch.body, news, |bytes| {
+                *saved += codec.pack(compression, bytes) as u64;
+            });
             if bytes.len() + Produce::CONTROL_BYTES > frame_bytes {
                 let error = Error::InvalidRecord("larger than a frame that the broker takes");
                 self.conclude(at, batch, Err(error), effects);

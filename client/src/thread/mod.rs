@@ -16,7 +16,7 @@ pub use delivery::{Delivery, Report};
 pub use producer::{CallbackProducer, Producer};
 
 use crate::engine::{Config, ConsumerConfig, Counters, Engine};
-use crate::{Durability, Partitioner};
+use crate::{Compression, Durability, Partitioner};
 use core::Shared;
 use corelog_protocol::ids::ShardId;
 use std::io::{Error as IoError, ErrorKind};
@@ -132,6 +132,13 @@ impl Builder {
     #[must_use]
     pub fn linger(mut self, linger: Duration) -> Self {
         self.config.producer.linger_nanos = linger.as_nanos() as u64;
+        self
+    }
+
+    /// How batches are compressed. Default none. Consumers unpack whatever they meet.
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.config.producer.compression = compression;
         self
     }
 

@@ -1,5 +1,8 @@
 //! The fixed part in front of a batch's records.
 
+use std::fmt;
+use std::str::FromStr;
+
 use super::error::BatchError;
 use crate::checksum::crc32c;
 use crate::ids::ProducerId;
@@ -59,6 +62,33 @@ impl Compression {
     }
 }
 
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A name that is no compression.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnknownCompression;
+
+impl fmt::Display for UnknownCompression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a compression: expected none, lz4 or zstd")
+    }
+}
+
+impl std::error::Error for UnknownCompression {}
+
+impl FromStr for Compression {
+    type Err = UnknownCompression;
+
+    fn from_str(name: &str) -> Result<Self, UnknownCompression> {
+        let all = [Self::None, Self::Lz4, Self::Zstd];
+        all.into_iter().find(|known| known.name() == name).ok_or(UnknownCompression)
+    }
+}
+
 /// What a batch says of itself, without the checksum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BatchHeader {
@@ -109,6 +139,18 @@ impl BatchHeader {
         let crc = crc32c::crc32c_append(crc32c(&bytes[4..]), records);
         put(&mut bytes, 0, crc.to_le_bytes());
         bytes
+    }
+
+    /// Writes this header in front of the same records in another encoding: of `batch`, all from
+    /// [`BATCH_HEADER_BYTES`] on is the records, encoded as `compression` says. Their length and the
+    /// checksum are made anew, everything else stays.
+    ///
+    /// # Panics
+    /// If `batch` has no room for the header, or more than 4 GiB.
+    pub fn seal(&self, compression: Compression, batch: &mut [u8]) {
+        let (head, records) = batch.split_at_mut(BATCH_HEADER_BYTES);
+        let records_len = u32::try_from(records.len()).expect("batches are at most 1 GiB");
+        head.copy_from_slice(&Self { compression, records_len, ..*self }.encode(records));
     }
 
     /// Reads the header at the start of `bytes`, of a batch that has `batch_len` bytes in all.

@@ -27,7 +27,7 @@ pub use check::RecordCheck;
 pub use error::{BatchError, RecordFault};
 pub use header::{
     BATCH_FORMAT, BATCH_HEADER_BYTES, BatchHeader, Compression, RECORD_BYTES_MIN,
-    RECORDS_PER_BATCH_MAX, set_producer,
+    RECORDS_PER_BATCH_MAX, UnknownCompression, set_producer,
 };
 pub use record::{
     HEADER_NAME_BYTES_MAX, HEADERS_PER_RECORD_MAX, Header, Headers, NewRecord, Record,

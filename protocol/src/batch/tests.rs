@@ -251,6 +251,39 @@ fn a_compressed_batch_is_sound_but_not_readable() {
 }
 
 #[test]
+fn compressions_have_names_and_numbers() {
+    for (number, name) in [(0, "none"), (1, "lz4"), (2, "zstd")] {
+        let compression: Compression = name.parse().unwrap();
+        assert_eq!(compression.to_string(), name);
+        assert_eq!(compression.to_wire(), number);
+        assert_eq!(Compression::from_wire(number), Some(compression));
+    }
+    assert_eq!("gzip".parse::<Compression>(), Err(UnknownCompression));
+}
+
+#[test]
+fn a_batch_is_sealed_again_around_another_encoding_of_its_records() {
+    let mut builder = BatchBuilder::new(1000, 10);
+    builder.push(&record(5, b"one")).unwrap();
+    builder.push(&record(9, b"two")).unwrap();
+    builder.set_producer(ProducerId(7), 3, 40);
+    let plain = builder.finish().to_vec();
+    let header = *BatchView::parse(&plain).unwrap().header();
+    let mut packed = vec![0; BATCH_HEADER_BYTES];
+    packed.extend_from_slice(b"short");
+    header.seal(Compression::Lz4, &mut packed);
+    let view = BatchView::parse(&packed).unwrap();
+    assert_eq!(view.record_bytes(), b"short");
+    let expected = BatchHeader { compression: Compression::Lz4, records_len: 5, ..header };
+    assert_eq!(*view.header(), expected);
+    // And back.
+    let mut again = plain.clone();
+    again[..BATCH_HEADER_BYTES].fill(0);
+    view.header().seal(Compression::None, &mut again);
+    assert_eq!(again, plain);
+}
+
+#[test]
 fn the_walk_goes_in_steps_and_comes_to_the_same_end() {
     let mut builder = BatchBuilder::new(100_000, 1000);
     for index in 0..1000 {

@@ -9,7 +9,7 @@ use corelog_protocol::ids::{Offset, PartitionId};
 use corelog_protocol::message::*;
 
 /// A consumer of partition 0 of `t`, from `position`, with what was asked for it.
-fn reading(scene: &mut Scene, position: Position) -> (ConsumerId, AssignmentId, Vec<Asked>) {
+pub fn reading(scene: &mut Scene, position: Position) -> (ConsumerId, AssignmentId, Vec<Asked>) {
     let consumer = scene.engine.consumer(ConsumerConfig::default());
     let assignment = scene.engine.assign(scene.now, consumer, "t", 0, position, &mut scene.effects);
     scene.carry_out();
@@ -17,13 +17,13 @@ fn reading(scene: &mut Scene, position: Position) -> (ConsumerId, AssignmentId, 
     (consumer, assignment, asked)
 }
 
-fn take(scene: &mut Scene, consumer: ConsumerId) -> Option<Fetched> {
+pub fn take(scene: &mut Scene, consumer: ConsumerId) -> Option<Fetched> {
     let fetched = scene.engine.take(scene.now, consumer, &mut scene.effects);
     scene.carry_out();
     fetched
 }
 
-fn values(fetched: Option<Fetched>) -> Vec<(u64, String)> {
+pub fn values(fetched: Option<Fetched>) -> Vec<(u64, String)> {
     let Some(Fetched::Batch(batch)) = fetched else { panic!("{fetched:?}") };
     let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.unwrap().to_vec()).unwrap();
     let records = batch.records().map(|record| (record.offset.0, text(record.value)));
@@ -32,7 +32,7 @@ fn values(fetched: Option<Fetched>) -> Vec<(u64, String)> {
     all
 }
 
-fn error(fetched: Option<Fetched>) -> Error {
+pub fn error(fetched: Option<Fetched>) -> Error {
     let Some(Fetched::Error { error, .. }) = fetched else { panic!("{fetched:?}") };
     error
 }

@@ -2,6 +2,7 @@
 
 mod altering;
 mod bad_broker;
+mod compressing;
 mod consuming;
 mod hostile;
 mod idempotence;

@@ -58,7 +58,8 @@ impl Asked {
     }
 
     pub fn values(&self) -> Vec<String> {
-        let batch = BatchView::parse(&self.payload).unwrap();
+        let plain = crate::unpack_batch(&self.payload).unwrap();
+        let batch = BatchView::parse(&plain).unwrap();
         let text = |value: Option<&[u8]>| String::from_utf8(value.unwrap().to_vec()).unwrap();
         batch.records().map(|record| text(record.unwrap().value)).collect()
     }
@@ -319,12 +320,22 @@ pub fn topic(name: &str, shards: &[u16]) -> TopicInfo {
 
 /// A stored entry with these values from `base` on.
 pub fn entry(id: u32, base: u64, values: &[&str]) -> Vec<u8> {
+    packed_entry(id, base, values, |batch| batch)
+}
+
+/// The same, with another encoding of its records.
+pub fn packed_entry(
+    id: u32,
+    base: u64,
+    values: &[&str],
+    pack: impl FnOnce(Vec<u8>) -> Vec<u8>,
+) -> Vec<u8> {
     let mut builder = BatchBuilder::new(1 << 20, 1000);
     for value in values {
         let value = Some(value.as_bytes());
         builder.push(&NewRecord { timestamp: 5, value, ..NewRecord::default() }).unwrap();
     }
-    let batch = builder.finish().to_vec();
+    let batch = pack(builder.finish().to_vec());
     let header = EntryHeader {
         kind: EntryKind::Batch,
         body_len: batch.len() as u32,
