@@ -4,7 +4,7 @@
 //! A packed batch is kept as it came, so that what is fetched ahead takes the memory that was
 //! budgeted and no more, and is unpacked when it is taken.
 
-use super::fetch::AssignmentId;
+use super::assignment::AssignmentId;
 use crate::Error;
 use crate::compression::Codec;
 use corelog_protocol::batch::{BatchView, Compression, Headers};

@@ -3,7 +3,9 @@
 //!
 //! Knows frames, correlations and stream positions. Knows nothing of what is asked.
 
-use super::fetch::{AssignmentId, ConsumerId, InFetch};
+use super::assignment::AssignmentId;
+use super::consumer::ConsumerId;
+use super::fetch::InFetch;
 use super::time::Monotonic;
 use super::{LinkId, RequestId};
 use corelog_protocol::frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader};

@@ -1,6 +1,6 @@
 //! What happens to the engine, and what it orders. See `mod.rs` for the rules of both.
 
-use super::fetch::ConsumerId;
+use super::consumer::ConsumerId;
 use super::{AdminReply, FlushId, LinkId, RequestId};
 use crate::{Durability, Error, StageTimes};
 use corelog_protocol::ids::{Offset, ShardId};

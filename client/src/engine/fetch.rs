@@ -1,112 +1,30 @@
-//! Fetching: assignments, positions, fetch ahead within a budget, and what is accepted from a
-//! broker. Each assignment stands in at most one fetch under way; what a fetch brings is checked
-//! before it is kept, in `accept.rs`.
+//! Fetching: ahead, within the budget of a consumer. Each assignment stands in at most one fetch under
+//! way that it still wants; what a fetch brings is checked before it is kept, in `accept.rs`.
 
-use super::door::{Ask, Frame, Request};
+use super::accept::{FetchedBatch, accept_entries};
+use super::assignment::{AssignmentId, Stage};
+use super::consumer::{BUDGET_PARTS, ConsumerId};
+use super::door::{Frame, Request};
 use super::links::Wrong;
 use super::time::{MILLIS, Now};
-use super::{ConsumerConfig, Effect, Effects, Engine, RETRY_NANOS, Retry};
-use crate::engine::accept::accept_entries;
+use super::{Effects, Engine, RETRY_NANOS, Retry};
 use crate::{Error, Refusal};
 use corelog_protocol::ErrorCode;
 use corelog_protocol::frame::FrameKind;
 use corelog_protocol::ids::{Offset, PartitionId};
 use corelog_protocol::message::{
-    FETCH_PARTITIONS_MAX, Fetch, FetchPartition, FetchReply, FetchedPartition, Offsets,
-    OffsetsAnswer, OffsetsQuery,
+    FETCH_PARTITIONS_MAX, Fetch, FetchPartition, FetchReply, FetchedPartition,
 };
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-
-pub use super::accept::{FetchedBatch, FetchedRecord};
-
-/// A group of assignments that share a budget.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ConsumerId(pub u32);
-
-/// A partition assigned to a consumer. Never used twice.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct AssignmentId(pub u64);
-
-/// Where to read from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Position {
-    /// The oldest record kept.
-    Beginning,
-    /// Only what comes after now.
-    End,
-    Offset(Offset),
-    /// The first record at this time or later, ms since the Unix epoch; the end if none is.
-    Time(i64),
-}
-
-/// What [`take`](Engine::take) hands out.
-#[derive(Clone, Debug)]
-pub enum Fetched {
-    Batch(FetchedBatch),
-    /// The assignment stands still until it is sought or ended.
-    Error {
-        assignment: AssignmentId,
-        topic: Arc<str>,
-        partition: u32,
-        error: Error,
-    },
-}
 
 /// Fetches under way per connection. The last two wait only briefly for data, so that a partition
 /// that comes when all are under way is not left out for long.
 const FETCHES_PER_LINK: usize = 8;
 const FETCHES_LONG: usize = FETCHES_PER_LINK - 2;
 
-/// Of the budget, what one fetch may bring.
-const BUDGET_PARTS: usize = 8;
-
 /// Left for the control part of a reply: 1,024 partitions of 48 bytes, and the header.
 const REPLY_CONTROL_BYTES: usize = 64 << 10;
-
-#[derive(Debug)]
-pub(super) struct Consumer {
-    config: ConsumerConfig,
-    /// Fetched and not taken; asked for and not come.
-    used: usize,
-    reserved: usize,
-    /// Assignments that wait for room in the budget.
-    starved: Vec<AssignmentId>,
-    /// Assignments with something to take, in turn.
-    readable: VecDeque<AssignmentId>,
-}
-
-#[derive(Debug)]
-pub(super) struct Assignment {
-    consumer: ConsumerId,
-    topic: usize,
-    name: Arc<str>,
-    partition: u32,
-    stage: Stage,
-    /// What to fetch next.
-    next: Offset,
-    /// Grows with every seek: what was asked before is not wanted any more.
-    generation: u64,
-    is_paused: bool,
-    is_fetching: bool,
-    /// In a list: its door's `fetchable`, its consumer's `starved`, or the engine's `retries`.
-    is_listed: bool,
-    is_readable: bool,
-    buffered: VecDeque<FetchedBatch>,
-    buffered_bytes: usize,
-    error: Option<Error>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
-    /// Waits for its topic's places.
-    Placing(Position),
-    /// Waits for an offset.
-    Locating(Position),
-    Fetching,
-    /// An error was found. It may still have to be taken.
-    Failed,
-}
 
 /// An assignment in a fetch under way.
 #[derive(Clone, Copy, Debug)]
@@ -116,321 +34,9 @@ pub(super) struct InFetch {
     id: PartitionId,
 }
 
-impl Consumer {
-    pub(super) fn new(config: ConsumerConfig) -> Self {
-        Self { config, used: 0, reserved: 0, starved: Vec::new(), readable: VecDeque::new() }
-    }
-
-    fn room(&self) -> usize {
-        self.config.ahead_bytes_max.saturating_sub(self.used + self.reserved)
-    }
-}
-
 impl<T> Engine<T> {
-    /// Starts to fetch a partition from `position`. An unknown topic or partition comes as an error
-    /// from [`take`](Self::take).
-    ///
-    /// # Panics
-    /// If there is no such consumer.
-    pub fn assign(
-        &mut self,
-        now: Now,
-        consumer: ConsumerId,
-        topic: &str,
-        partition: u32,
-        position: Position,
-        effects: &mut Effects<T>,
-    ) -> AssignmentId {
-        assert!((consumer.0 as usize) < self.consumers.len());
-        let id = AssignmentId(self.next_assignment);
-        self.next_assignment += 1;
-        let found = self.topic(topic);
-        let at = *found.as_ref().unwrap_or(&0);
-        self.assignments.insert(
-            id,
-            Assignment {
-                consumer,
-                topic: at,
-                name: topic.into(),
-                partition,
-                stage: Stage::Placing(position),
-                next: Offset(0),
-                generation: 0,
-                is_paused: false,
-                is_fetching: false,
-                is_listed: false,
-                is_readable: false,
-                buffered: VecDeque::new(),
-                buffered_bytes: 0,
-                error: None,
-            },
-        );
-        match found {
-            Ok(_) => self.start(id, position, effects),
-            Err(error) => self.fail_assignment(id, error, effects),
-        }
-        self.pump_all(now, effects);
-        id
-    }
-
-    /// Ends an assignment; what it had fetched is dropped.
-    pub fn unassign(&mut self, now: Now, assignment: AssignmentId, effects: &mut Effects<T>) {
-        if let Some(gone) = self.assignments.remove(&assignment) {
-            let consumer = &mut self.consumers[gone.consumer.0 as usize];
-            consumer.used -= gone.buffered_bytes;
-            consumer.readable.retain(|&other| other != assignment);
-            self.topics.iter_mut().for_each(|topic| topic.assignments.retain(|&a| a != assignment));
-            self.feed_starved(gone.consumer);
-            self.pump_all(now, effects);
-        }
-    }
-
-    /// Goes on from `position`; what was fetched is dropped. Also clears an error.
-    pub fn seek(
-        &mut self,
-        now: Now,
-        assignment: AssignmentId,
-        position: Position,
-        effects: &mut Effects<T>,
-    ) {
-        let Some(at) = self.assignments.get_mut(&assignment) else { return };
-        at.generation += 1;
-        at.error = None;
-        at.buffered.clear();
-        let consumer = at.consumer;
-        self.consumers[consumer.0 as usize].used -= std::mem::take(&mut at.buffered_bytes);
-        self.start(assignment, position, effects);
-        self.feed_starved(consumer);
-        self.pump_all(now, effects);
-    }
-
-    /// Stops (true) or goes on with fetching and taking from an assignment. What is fetched stays.
-    pub fn pause(
-        &mut self,
-        now: Now,
-        assignment: AssignmentId,
-        paused: bool,
-        effects: &mut Effects<T>,
-    ) {
-        let Some(at) = self.assignments.get_mut(&assignment) else { return };
-        at.is_paused = paused;
-        if !paused {
-            self.want_fetch(assignment);
-            self.note_readable(assignment, effects);
-            self.pump_all(now, effects);
-        }
-    }
-
-    /// The offset of the record that [`take`](Self::take) gives next, once it is known.
-    #[must_use]
-    pub fn position(&self, assignment: AssignmentId) -> Option<Offset> {
-        let at = self.assignments.get(&assignment)?;
-        match at.buffered.front() {
-            Some(batch) => Some(batch.first_offset),
-            None => (at.stage == Stage::Fetching).then_some(at.next),
-        }
-    }
-
-    /// The next batch or error of a consumer, in turn over its assignments, and makes room for more.
-    ///
-    /// # Panics
-    /// If there is no such consumer.
-    pub fn take(
-        &mut self,
-        now: Now,
-        consumer: ConsumerId,
-        effects: &mut Effects<T>,
-    ) -> Option<Fetched> {
-        while let Some(id) = self.consumers[consumer.0 as usize].readable.pop_front() {
-            let Some(at) = self.assignments.get_mut(&id) else { continue };
-            at.is_readable = false;
-            if at.is_paused {
-                continue;
-            }
-            if let Some(batch) = at.buffered.pop_front() {
-                let bytes = batch.bytes();
-                at.buffered_bytes -= bytes;
-                if !at.buffered.is_empty() || at.error.is_some() {
-                    at.is_readable = true;
-                    self.consumers[consumer.0 as usize].readable.push_back(id);
-                }
-                self.consumers[consumer.0 as usize].used -= bytes;
-                self.want_fetch(id);
-                self.feed_starved(consumer);
-                self.pump_all(now, effects);
-                match batch.unpack(&mut self.codec) {
-                    Ok(batch) => return Some(Fetched::Batch(batch)),
-                    Err(error) => self.fail_at(id, error, effects),
-                }
-                continue;
-            }
-            if let Some(error) = at.error.take() {
-                let (topic, partition) = (Arc::clone(&at.name), at.partition);
-                return Some(Fetched::Error { assignment: id, topic, partition, error });
-            }
-        }
-        None
-    }
-
-    fn door_of(&self, assignment: &Assignment) -> Option<usize> {
-        let topic = &self.topics[assignment.topic];
-        let queue = &self.producer.queues[*topic.queues.get(assignment.partition as usize)?];
-        Some(queue.next_door.unwrap_or(queue.door))
-    }
-
-    fn partition_id(&self, assignment: &Assignment) -> Option<PartitionId> {
-        let topic = &self.topics[assignment.topic];
-        let queue = *topic.queues.get(assignment.partition as usize)?;
-        Some(self.producer.queues[queue].id)
-    }
-
-    /// The first steps towards `position`, as far as they can be taken now.
-    fn start(&mut self, id: AssignmentId, position: Position, effects: &mut Effects<T>) {
-        let Some(at) = self.assignments.get_mut(&id) else { return };
-        at.stage = Stage::Placing(position);
-        let topic = at.topic;
-        if !self.topics[topic].is_known {
-            if !self.topics[topic].assignments.contains(&id) {
-                self.topics[topic].assignments.push(id);
-            }
-            self.describe_topic(topic);
-            return;
-        }
-        if at.partition >= self.topics[topic].partition_count {
-            let error =
-                Error::UnknownPartition { topic: Arc::clone(&at.name), partition: at.partition };
-            self.fail_assignment(id, error, effects);
-            return;
-        }
-        if let Position::Offset(offset) = position {
-            at.stage = Stage::Fetching;
-            at.next = offset;
-            self.want_fetch(id);
-        } else {
-            at.stage = Stage::Locating(position);
-            let generation = at.generation;
-            let door = self.assignments.get(&id).and_then(|at| self.door_of(at));
-            if let Some(door) = door {
-                self.doors[door].asks.push_back(Ask::Locate(id, generation));
-            }
-        }
-    }
-
-    pub(super) fn place_assignments(&mut self, topic: usize, effects: &mut Effects<T>) {
-        for id in std::mem::take(&mut self.topics[topic].assignments) {
-            if let Some(&Assignment { stage: Stage::Placing(position), .. }) =
-                self.assignments.get(&id)
-            {
-                self.start(id, position, effects);
-            }
-        }
-    }
-
-    pub(super) fn fail_assignments(
-        &mut self,
-        topic: usize,
-        error: &Error,
-        effects: &mut Effects<T>,
-    ) {
-        self.topics[topic].assignments.clear();
-        let all: Vec<_> = self
-            .assignments
-            .iter()
-            .filter(|(_, at)| at.topic == topic && at.stage != Stage::Failed)
-            .map(|(&id, _)| id)
-            .collect();
-        for id in all {
-            self.fail_assignment(id, error.clone(), effects);
-        }
-    }
-
-    fn fail_assignment(&mut self, id: AssignmentId, error: Error, effects: &mut Effects<T>) {
-        if let Some(at) = self.assignments.get_mut(&id) {
-            at.stage = Stage::Failed;
-            at.error = Some(error);
-            self.note_readable(id, effects);
-        }
-    }
-
-    /// An error in what was fetched: what was fetched after it is dropped.
-    fn fail_at(&mut self, id: AssignmentId, error: Error, effects: &mut Effects<T>) {
-        if let Some(at) = self.assignments.get_mut(&id) {
-            at.buffered.clear();
-            let bytes = std::mem::take(&mut at.buffered_bytes);
-            self.consumers[at.consumer.0 as usize].used -= bytes;
-            self.fail_assignment(id, error, effects);
-        }
-    }
-
-    fn note_readable(&mut self, id: AssignmentId, effects: &mut Effects<T>) {
-        let Some(at) = self.assignments.get_mut(&id) else { return };
-        if at.is_readable || at.is_paused || (at.buffered.is_empty() && at.error.is_none()) {
-            return;
-        }
-        at.is_readable = true;
-        let readable = &mut self.consumers[at.consumer.0 as usize].readable;
-        readable.push_back(id);
-        if readable.len() == 1 {
-            effects.push(Effect::Readable { consumer: at.consumer });
-        }
-    }
-
-    pub(super) fn encode_locate(
-        &self,
-        correlation: u64,
-        id: AssignmentId,
-        generation: u64,
-        out: &mut Vec<u8>,
-    ) -> bool {
-        let Some(at) = self.assignments.get(&id).filter(|at| at.generation == generation) else {
-            return false;
-        };
-        let Some(partition) = self.partition_id(at) else { return false };
-        let timestamp = match at.stage {
-            Stage::Locating(Position::Time(time)) => Some(time),
-            Stage::Locating(_) => None,
-            _ => return false,
-        };
-        Offsets { partitions: vec![OffsetsQuery { partition, timestamp }] }
-            .encode(correlation, out);
-        true
-    }
-
-    pub(super) fn on_located(
-        &mut self,
-        now: Now,
-        id: AssignmentId,
-        generation: u64,
-        answer: Result<OffsetsAnswer, Refusal>,
-        effects: &mut Effects<T>,
-    ) -> Result<(), Wrong> {
-        let Some(at) = self.assignments.get_mut(&id) else { return Ok(()) };
-        let Stage::Locating(position) = at.stage else { return Ok(()) };
-        if at.generation != generation {
-            return Ok(());
-        }
-        match answer {
-            Ok(OffsetsAnswer { error: None, log_start, committed_end, offset_at, .. }) => {
-                at.next = match position {
-                    Position::Beginning => log_start,
-                    Position::End => committed_end,
-                    Position::Time(_) => offset_at.unwrap_or(committed_end),
-                    Position::Offset(offset) => offset,
-                };
-                at.stage = Stage::Fetching;
-                self.want_fetch(id);
-            }
-            Ok(OffsetsAnswer { error: Some(code), .. }) => {
-                let refusal = Refusal { code, retry_after_ms: 0, message: Box::from("") };
-                self.on_read_refused(now, id, refusal, effects);
-            }
-            Err(refusal) => self.on_read_refused(now, id, refusal, effects),
-        }
-        Ok(())
-    }
-
     /// A read was refused: try it again later, or tell the user.
-    fn on_read_refused(
+    pub(super) fn on_read_refused(
         &mut self,
         now: Now,
         id: AssignmentId,
@@ -471,7 +77,7 @@ impl<T> Engine<T> {
     }
 
     /// Lists an assignment for the next fetch, if it may have one.
-    fn want_fetch(&mut self, id: AssignmentId) {
+    pub(super) fn want_fetch(&mut self, id: AssignmentId) {
         let Some(at) = self.assignments.get(&id) else { return };
         let config = &self.consumers[at.consumer.0 as usize].config;
         if at.stage != Stage::Fetching
@@ -487,18 +93,6 @@ impl<T> Engine<T> {
         {
             at.is_listed = true;
             self.doors[door].fetchable.push_back(id);
-        }
-    }
-
-    fn feed_starved(&mut self, consumer: ConsumerId) {
-        let at = &mut self.consumers[consumer.0 as usize];
-        if at.room() > at.config.ahead_bytes_max / BUDGET_PARTS {
-            for id in std::mem::take(&mut at.starved) {
-                if let Some(at) = self.assignments.get_mut(&id) {
-                    at.is_listed = false;
-                    self.want_fetch(id);
-                }
-            }
         }
     }
 

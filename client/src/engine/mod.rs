@@ -12,13 +12,16 @@
 
 mod accept;
 mod admin;
+mod assignment;
 mod batches;
 pub mod config;
+mod consumer;
 mod door;
 pub mod event;
-pub mod fetch;
+mod fetch;
 mod line;
 mod links;
+mod locate;
 mod produce;
 mod queue;
 pub(crate) mod random;
@@ -27,10 +30,12 @@ mod timers;
 mod topics;
 mod wire;
 
+pub use accept::{FetchedBatch, FetchedRecord};
 pub use admin::{AdminReply, AdminRequest, PartitionOffsets};
+pub use assignment::{AssignmentId, Position};
 pub use config::{Config, ConsumerConfig, ProducerConfig};
+pub use consumer::{ConsumerId, Fetched};
 pub use event::{Delivered, Effect, Effects, Event, Failed, Outgoing};
-pub use fetch::{AssignmentId, ConsumerId, Fetched, FetchedBatch, FetchedRecord, Position};
 pub use time::{Monotonic, Now};
 
 use crate::compression::Codec;
@@ -103,8 +108,8 @@ pub struct Engine<T> {
     topic_by_name: BTreeMap<Arc<str>, usize>,
     producer: Producer<T>,
     codec: Codec,
-    consumers: Vec<fetch::Consumer>,
-    assignments: BTreeMap<AssignmentId, fetch::Assignment>,
+    consumers: Vec<consumer::Consumer>,
+    assignments: BTreeMap<AssignmentId, assignment::Assignment>,
     next_assignment: u64,
     requests: BTreeMap<RequestId, admin::Asked>,
     next_request: u64,
@@ -196,7 +201,7 @@ impl<T> Engine<T> {
 
     /// A consumer: a group of assignments that share a budget and are taken together.
     pub fn consumer(&mut self, config: ConsumerConfig) -> ConsumerId {
-        self.consumers.push(fetch::Consumer::new(config));
+        self.consumers.push(consumer::Consumer::new(config));
         ConsumerId(self.consumers.len() as u32 - 1)
     }
 

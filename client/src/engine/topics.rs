@@ -1,7 +1,7 @@
 //! What is known of topics: where their partitions live, and what waits until that is known.
 
+use super::assignment::AssignmentId;
 use super::door::Ask;
-use super::fetch::AssignmentId;
 use super::links::Wrong;
 use super::produce::new_record;
 use super::queue::Queue;
