@@ -1,14 +1,18 @@
 //! What the client crate offers, against a real broker: over real sockets, onto real files.
 #![cfg(feature = "driver")]
 
+use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use corelog::{
-    Builder, Client, Compression, Durability, Error, Header, Offset, PackFault, Position, Record,
-    UNPACKED_BYTES_MAX, pack_batch,
+    Builder, Client, Compression, ConsumedRecord, Consumer, ConsumerConfig, Durability, Error,
+    Header, Offset, OutOfRange, PackFault, Position, Record, UNPACKED_BYTES_MAX, pack_batch,
 };
 use corelog_broker::config::Config;
 use corelog_broker::driver::Broker;
@@ -18,6 +22,7 @@ use corelog_protocol::ids::{PartitionId, ShardId};
 use corelog_protocol::message::Hello;
 use corelog_protocol::preamble::Preamble;
 use corelog_protocol::produce::Produce;
+use futures_core::Stream;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -205,4 +210,256 @@ fn a_bomb_and_garbage_that_a_stranger_stores_are_typed_errors_and_reading_goes_o
     assert_eq!(seen, [0, 1, 2, 9, 10, 11]);
     assert_eq!(faults, [(3, 6, PackFault::TooLarge), (6, 9, PackFault::Garbage)]);
     assert_eq!(client.counters().protocol_errors, 0);
+}
+
+/// Sends `v0`, `v1` … to partition `number % partitions`, and waits until all are durable: from
+/// then on consumers see them.
+fn send_numbered(client: &Client, numbers: std::ops::Range<u64>, partitions: u64) {
+    let producer = client.producer();
+    for number in numbers {
+        let value = format!("v{number}");
+        let partition = (number % partitions) as u32;
+        let record = Record::to("t").partition(partition).value(&value).timestamp_ms(number as i64);
+        producer.send_and_forget(&record).expect("accepted");
+    }
+    producer.flush();
+}
+
+/// Blocks on a future with nothing but the standard library: no runtime is needed.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+#[test]
+fn records_come_by_iterator_stream_and_batch_in_any_mixture_each_once() {
+    let Some(host) = Host::start(1) else { return };
+    let client = host.client();
+    // At least ten batches.
+    for part in 0..10 {
+        send_numbered(&client, part * 300..part * 300 + 300, 1);
+    }
+    let mut consumer = client.consumer();
+    consumer.assign("t", 0, Position::Beginning);
+    let mut next = 0;
+    let mut expect = |record: &ConsumedRecord| {
+        assert_eq!(record.offset(), Offset(next));
+        assert_eq!(record.value(), Some(format!("v{next}").as_bytes()));
+        assert_eq!((record.topic(), record.partition()), ("t", 0));
+        assert_eq!(record.timestamp_ms(), next as i64);
+        assert!(record.append_time_ms() > 1_700_000_000_000);
+        next += 1;
+    };
+    for record in consumer.records().take(7) {
+        expect(&record.expect("sound data"));
+    }
+    assert_eq!(consumer.position("t", 0), Some(Offset(7)));
+    for _ in 0..5 {
+        let record = consumer.next_record(PATIENCE).expect("sound data").expect("there is more");
+        expect(&record);
+    }
+    // A stream of records, and one of batches, without a runtime.
+    for _ in 0..20 {
+        let record = block_on(poll_fn(|cx| Pin::new(&mut consumer).poll_next(cx)));
+        expect(&record.expect("it does not end").expect("sound data"));
+    }
+    let mut batches = consumer.batches();
+    let batch = block_on(poll_fn(|cx| Pin::new(&mut batches).poll_next(cx)));
+    for record in batch.expect("it does not end").expect("sound data") {
+        expect(&record);
+    }
+    let record = consumer.next_record(PATIENCE).expect("sound data").expect("there is more");
+    expect(&record);
+    let batch = block_on(consumer.next_batch()).expect("sound data");
+    batch.into_iter().for_each(|record| expect(&record));
+    // What is left, until nothing comes.
+    for record in consumer.into_iter().until_idle(Duration::from_millis(700)) {
+        expect(&record.expect("sound data"));
+    }
+    assert_eq!(next, 3000);
+}
+
+#[test]
+fn a_loop_over_a_consumer_waits_for_what_is_sent_later() {
+    let Some(host) = Host::start(1) else { return };
+    let client = host.client();
+    let mut consumer = client.consumer();
+    consumer.assign("t", 0, Position::End);
+    let (told, tellings) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        for record in consumer {
+            let record = record.expect("sound data");
+            // It may leave its thread.
+            told.send(record.clone()).expect("heard");
+            if record.value() == Some(b"last") {
+                break;
+            }
+        }
+    });
+    let producer = client.producer();
+    let mut sent = 0;
+    // The end is asked for when it is: until something comes, it may lie behind what was sent.
+    while tellings.recv_timeout(Duration::from_millis(20)).is_err() {
+        producer.send(&Record::to("t").value("first")).expect("accepted").wait().expect("stored");
+        sent += 1;
+    }
+    producer.send(&Record::to("t").value("last")).expect("accepted").wait().expect("stored");
+    let last = tellings.iter().last().expect("the last one");
+    assert_eq!((last.value(), last.offset()), (Some(&b"last"[..]), Offset(sent)));
+    reader.join().expect("it ends");
+}
+
+#[test]
+fn pause_seek_and_resume_work_in_the_middle_of_a_batch() {
+    let Some(host) = Host::start(2) else { return };
+    let client = host.client();
+    send_numbered(&client, 0..2000, 2);
+    let mut consumer = client.consumer();
+    for partition in 0..2 {
+        consumer.assign("t", partition, Position::Beginning);
+    }
+    let mut next = [0u64; 2];
+    let mut take = |consumer: &mut Consumer, patience| {
+        let record = consumer.next_record(patience).expect("sound data")?;
+        let at = &mut next[record.partition() as usize];
+        assert_eq!(record.offset(), Offset(*at));
+        let number = *at * 2 + u64::from(record.partition());
+        assert_eq!(record.value(), Some(format!("v{number}").as_bytes()));
+        *at += 1;
+        Some(record.partition())
+    };
+    let first = take(&mut consumer, PATIENCE).expect("there is more");
+    // The rest of its batch waits as well; the other partition comes whole.
+    consumer.pause("t", first);
+    let mut others = 0;
+    while let Some(partition) = take(&mut consumer, Duration::from_millis(700)) {
+        assert_eq!(partition, 1 - first);
+        others += 1;
+    }
+    assert_eq!(others, 1000);
+    assert_eq!(consumer.position("t", first), Some(Offset(1)));
+    consumer.resume("t", first);
+    for _ in 0..999 {
+        assert_eq!(take(&mut consumer, PATIENCE), Some(first));
+    }
+    // Sought back, by each kind of position: time is that of the producer's stamps.
+    for (position, expected) in [
+        (Position::Beginning, 0),
+        (Position::Offset(Offset(17)), 17),
+        (Position::Offset(Offset(999)), 999),
+    ] {
+        consumer.seek("t", 1, position);
+        let record = consumer.next_record(PATIENCE).expect("sound data").expect("it is there");
+        assert_eq!((record.partition(), record.offset()), (1, Offset(expected)));
+    }
+    consumer.seek("t", 1, Position::End);
+    assert!(consumer.next_record(Duration::from_millis(100)).expect("sound data").is_none());
+    send_numbered(&client, 2001..2002, 2);
+    let record = consumer.next_record(PATIENCE).expect("sound data").expect("it is there");
+    assert_eq!(record.value(), Some(&b"v2001"[..]));
+}
+
+#[test]
+fn a_seek_by_time_finds_the_first_record_of_that_time_or_later() {
+    let Some(host) = Host::start(1) else { return };
+    let client = host.client();
+    let producer = client.producer();
+    let mut reports = Vec::new();
+    for number in 0..3 {
+        let value = format!("v{number}");
+        let sent = producer.send(&Record::to("t").value(&value)).expect("accepted");
+        reports.push(sent.wait().expect("stored"));
+        // Two appends never share a millisecond.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut consumer = client.consumer();
+    consumer.assign("t", 0, Position::Beginning);
+    for (number, report) in (0..).zip(&reports) {
+        consumer.seek("t", 0, Position::Time(report.append_time_ms));
+        let record = consumer.next_record(PATIENCE).expect("sound data").expect("it is there");
+        assert_eq!(record.offset(), Offset(number));
+    }
+    // After all of them is the end.
+    consumer.seek("t", 0, Position::Time(reports[2].append_time_ms + 3_600_000));
+    assert!(consumer.next_record(Duration::from_millis(100)).expect("sound data").is_none());
+    assert_eq!(consumer.position("t", 0), Some(Offset(3)));
+}
+
+#[test]
+fn an_offset_out_of_range_is_told_or_moved_as_the_consumer_says() {
+    let Some(host) = Host::start(1) else { return };
+    let client = host.client();
+    send_numbered(&client, 0..10, 1);
+    let at = |out_of_range| {
+        let config = ConsumerConfig { out_of_range, ..ConsumerConfig::default() };
+        let mut consumer = client.consumer_with(config);
+        consumer.assign("t", 0, Position::Offset(Offset(50)));
+        consumer
+    };
+    let mut telling = at(OutOfRange::Error);
+    let error = telling.next_record(PATIENCE).expect_err("it tells");
+    let (asked, log_start, committed_end) = (Offset(50), Offset(0), Offset(10));
+    assert_eq!(error.error, Error::OffsetOutOfRange { asked, log_start, committed_end });
+    telling.seek("t", 0, Position::Offset(Offset(9)));
+    let record = telling.next_record(PATIENCE).expect("sound data").expect("it is there");
+    assert_eq!(record.offset(), Offset(9));
+
+    let mut earliest = at(OutOfRange::Earliest);
+    let record = earliest.next_record(PATIENCE).expect("sound data").expect("it is there");
+    assert_eq!(record.offset(), Offset(0));
+
+    let mut latest = at(OutOfRange::Latest);
+    assert!(latest.next_record(Duration::from_millis(300)).expect("sound data").is_none());
+    send_numbered(&client, 10..11, 1);
+    let record = latest.next_record(PATIENCE).expect("sound data").expect("it is there");
+    assert_eq!(record.offset(), Offset(10));
+    assert_eq!(client.counters().positions_moved, 2);
+}
+
+#[test]
+fn what_is_fetched_ahead_stays_within_its_budget() {
+    let Some(host) = Host::start(1) else { return };
+    let client = host.client();
+    let producer = client.producer();
+    let value = vec![b'v'; 100_000];
+    for _ in 0..100 {
+        producer.send_and_forget(&Record::to("t").value(&value)).expect("accepted");
+    }
+    producer.flush();
+    let config = ConsumerConfig {
+        ahead_bytes_max: 1 << 20,
+        partition_bytes_max: 300_000,
+        ..ConsumerConfig::default()
+    };
+    let mut consumer = client.consumer_with(config);
+    consumer.assign("t", 0, Position::Beginning);
+    let first = consumer.next_record(PATIENCE).expect("sound data").expect("it is there");
+    assert_eq!(first.offset(), Offset(0));
+    // It fetches on while nobody takes, and stops.
+    let mut before = 0;
+    loop {
+        std::thread::sleep(Duration::from_millis(200));
+        let fetched = client.counters().records_fetched;
+        if fetched == before {
+            break;
+        }
+        before = fetched;
+    }
+    // 10 records of 100,000 bytes are its budget, one batch may exceed it, and one fetch was under way.
+    assert!((2..=16).contains(&before), "{before} records ahead");
+    let rest = consumer.records().until_idle(Duration::from_millis(700));
+    let rest: Result<Vec<_>, _> = rest.collect();
+    assert_eq!(rest.expect("sound data").len(), 99);
 }

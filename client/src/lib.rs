@@ -34,11 +34,14 @@ pub use corelog_protocol::message::{
     TopicSummary,
 };
 pub use corelog_protocol::produce::StageTimes;
-pub use engine::{ConsumerConfig, FetchedBatch, FetchedRecord, Position};
+pub use engine::{
+    BatchRecords, ConsumedRecord, ConsumerConfig, FetchedBatch, FetchedRecord, OutOfRange, Position,
+};
 pub use error::{Error, Refusal};
 pub use partition::{Partitioner, murmur2, partition_of_key};
 pub use record::Record;
 #[cfg(feature = "thread")]
 pub use thread::{
-    Admin, Builder, CallbackProducer, Client, ConsumeError, Consumer, Delivery, Producer, Report,
+    Admin, Batches, Builder, CallbackProducer, Client, ConsumeError, Consumer, Delivery, Producer,
+    Records, Report,
 };

@@ -84,12 +84,12 @@ fn a_delivery_and_a_consumer_are_futures_of_any_runtime() {
     block_on(async {
         let report = producer.send(&record(0, "a")).unwrap().await.unwrap();
         assert_eq!(report.offset, Some(Offset(0)));
-        let batch = consumer.next().await.unwrap();
+        let batch = consumer.next_batch().await.unwrap();
         assert_eq!(batch.records().next().unwrap().value, Some(&b"a"[..]));
         // Waits in the broker before the record is there.
         let sending = producer.clone();
         let sender = std::thread::spawn(move || sending.send(&record(0, "b")).unwrap().wait());
-        let batch = consumer.next().await.unwrap();
+        let batch = consumer.next_batch().await.unwrap();
         assert_eq!(batch.first_offset, Offset(1));
         sender.join().unwrap().unwrap();
     });

@@ -7,7 +7,7 @@
 use super::assignment::AssignmentId;
 use crate::Error;
 use crate::compression::Codec;
-use corelog_protocol::batch::{BatchView, Compression, Headers};
+use corelog_protocol::batch::{BatchView, Compression, Headers, Record};
 use corelog_protocol::entry::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind, entry_bytes};
 use corelog_protocol::ids::{Epoch, Offset, PartitionId};
 use corelog_protocol::message::FetchedPartition;
@@ -36,10 +36,11 @@ pub struct FetchedBatch {
     pub compression: Compression,
     buffer: Arc<Vec<u8>>,
     range: Range<usize>,
+    is_packed: bool,
 }
 
 /// A record, borrowed from its batch.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 pub struct FetchedRecord<'a> {
     pub offset: Offset,
     /// As its producer set it, ms since the Unix epoch.
@@ -68,6 +69,7 @@ impl FetchedBatch {
             compression: Compression::None,
             buffer: Arc::clone(buffer),
             range: 0..0,
+            is_packed: false,
         }
     }
 
@@ -84,12 +86,13 @@ impl FetchedBatch {
 
     /// Makes the records of a compressed batch readable, in a buffer of its own.
     pub(super) fn unpack(mut self, codec: &mut Codec) -> Result<Self, Error> {
-        if self.compression != Compression::None {
+        if self.is_packed {
             let (first, end) = (self.first_offset, self.end_offset);
             let plain = codec.unpack(self.as_bytes());
             let plain = plain.map_err(|fault| Error::Unpack { first, end, fault })?;
             self.range = 0..plain.len();
             self.buffer = Arc::new(plain);
+            self.is_packed = false;
         }
         Ok(self)
     }
@@ -106,15 +109,24 @@ impl FetchedBatch {
         let records = BatchView::check_header(self.as_bytes()).ok().map(|view| view.records());
         let base = self.base_offset;
         let skip = (self.first_offset.0 - base.0) as usize;
-        records.into_iter().flatten().map_while(Result::ok).skip(skip).map(move |record| {
-            FetchedRecord {
-                offset: base.advance(u64::from(record.index)),
-                timestamp_ms: record.timestamp,
-                key: record.key,
-                value: record.value,
-                headers: record.headers(),
-            }
-        })
+        records
+            .into_iter()
+            .flatten()
+            .map_while(Result::ok)
+            .skip(skip)
+            .map(move |record| FetchedRecord::new(base.advance(u64::from(record.index)), &record))
+    }
+}
+
+impl<'a> FetchedRecord<'a> {
+    pub(super) fn new(offset: Offset, record: &Record<'a>) -> Self {
+        Self {
+            offset,
+            timestamp_ms: record.timestamp,
+            key: record.key,
+            value: record.value,
+            headers: record.headers(),
+        }
     }
 }
 
@@ -188,6 +200,7 @@ pub(super) fn accept_entries(
             epoch: header.epoch,
             append_time_ms: header.append_time,
             compression: view.header().compression,
+            is_packed: view.header().compression != Compression::None,
             range: body,
             ..template.clone()
         });

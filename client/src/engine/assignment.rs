@@ -127,6 +127,8 @@ impl<T> Engine<T> {
     ) {
         let Some(at) = self.assignments.get_mut(&assignment) else { return };
         at.generation += 1;
+        // What is under way is not wanted any more, and need not be waited for.
+        at.is_fetching = false;
         at.error = None;
         at.buffered.clear();
         let consumer = at.consumer;

@@ -103,6 +103,22 @@ pub struct ConsumerConfig {
     pub wait_ms_max: u32,
     /// What a fetch waits for. Default 1 byte: whatever comes.
     pub bytes_min: u32,
+    /// What to do when the next offset is not in the partition. Default: tell.
+    pub out_of_range: OutOfRange,
+}
+
+/// What a consumer does when it is to read at an offset that its partition does not have: one that
+/// retention has removed, or one beyond the end.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum OutOfRange {
+    /// Tell [`Error::OffsetOutOfRange`](crate::Error::OffsetOutOfRange), and stand still until sought.
+    #[default]
+    Error,
+    /// Go on at the oldest record kept, and count it in [`Counters`](super::Counters). Records that
+    /// were removed are not told of; after an offset beyond the end, records come again.
+    Earliest,
+    /// Go on at the end, and count it. What lies between is not read.
+    Latest,
 }
 
 impl Default for ConsumerConfig {
@@ -112,6 +128,7 @@ impl Default for ConsumerConfig {
             partition_bytes_max: 1 << 20,
             wait_ms_max: 500,
             bytes_min: 1,
+            out_of_range: OutOfRange::Error,
         }
     }
 }

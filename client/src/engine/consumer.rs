@@ -92,6 +92,19 @@ impl<T> Engine<T> {
         None
     }
 
+    /// Takes back the rest of a batch that was taken, if its assignment has not been sought or ended
+    /// since: it is given again, before what follows it.
+    pub fn give_back(&mut self, batch: FetchedBatch, effects: &mut Effects<T>) {
+        let id = batch.assignment;
+        if let Some(at) = self.assignments.get_mut(&id) {
+            let bytes = batch.bytes();
+            at.buffered_bytes += bytes;
+            at.buffered.push_front(batch);
+            self.consumers[at.consumer.0 as usize].used += bytes;
+            self.note_readable(id, effects);
+        }
+    }
+
     /// An error in what was fetched: what was fetched after it is dropped.
     pub(super) fn fail_at(&mut self, id: AssignmentId, error: Error, effects: &mut Effects<T>) {
         if let Some(at) = self.assignments.get_mut(&id) {

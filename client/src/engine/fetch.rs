@@ -7,7 +7,7 @@ use super::consumer::{BUDGET_PARTS, ConsumerId};
 use super::door::{Frame, Request};
 use super::links::Wrong;
 use super::time::{MILLIS, Now};
-use super::{Effects, Engine, RETRY_NANOS, Retry};
+use super::{Effects, Engine, OutOfRange, RETRY_NANOS, Retry};
 use crate::{Error, Refusal};
 use corelog_protocol::ErrorCode;
 use corelog_protocol::frame::FrameKind;
@@ -182,7 +182,9 @@ impl<T> Engine<T> {
     fn end_fetch(&mut self, consumer: ConsumerId, asked: &[InFetch], bytes_max: usize) {
         self.consumers[consumer.0 as usize].reserved -= bytes_max;
         for one in asked {
-            if let Some(at) = self.assignments.get_mut(&one.assignment) {
+            if let Some(at) = self.assignments.get_mut(&one.assignment)
+                && at.generation == one.generation
+            {
                 at.is_fetching = false;
             }
         }
@@ -285,6 +287,35 @@ impl<T> Engine<T> {
         Ok(())
     }
 
+    /// Moves the position if the user wants that; else gives the error.
+    fn on_out_of_range(
+        &mut self,
+        now: Now,
+        id: AssignmentId,
+        fetched: &FetchedPartition,
+    ) -> Option<Error> {
+        let at = self.assignments.get_mut(&id)?;
+        let FetchedPartition { log_start, committed_end, .. } = *fetched;
+        let asked = at.next;
+        let target = match self.consumers[at.consumer.0 as usize].config.out_of_range {
+            OutOfRange::Error => {
+                return Some(Error::OffsetOutOfRange { asked, log_start, committed_end });
+            }
+            OutOfRange::Earliest => log_start,
+            OutOfRange::Latest => committed_end,
+        };
+        tracing::warn!(
+            topic = %at.name, partition = at.partition, %asked, %target,
+            "the offset is out of range: going on at another one"
+        );
+        at.next = target;
+        self.counters.positions_moved += 1;
+        // Not at once: a broker that says so for ever is not asked for ever without a pause.
+        at.is_listed = true;
+        self.retries.insert((now.monotonic.after(RETRY_NANOS), Retry::Assignment(id)));
+        None
+    }
+
     fn keep_partition(
         &mut self,
         now: Now,
@@ -307,11 +338,9 @@ impl<T> Engine<T> {
         let error = match (accepted, fetched.error) {
             (Err(error), _) => Some(error),
             (Ok(()), None) => None,
-            (Ok(()), Some(ErrorCode::OffsetOutOfRange)) => Some(Error::OffsetOutOfRange {
-                asked: at.next,
-                log_start: fetched.log_start,
-                committed_end: fetched.committed_end,
-            }),
+            (Ok(()), Some(ErrorCode::OffsetOutOfRange)) => {
+                self.on_out_of_range(now, one.assignment, fetched)
+            }
             (Ok(()), Some(ErrorCode::RangeCorrupt)) => {
                 let range = fetched
                     .corrupt

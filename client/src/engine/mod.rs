@@ -15,6 +15,7 @@ mod admin;
 mod assignment;
 mod batches;
 pub mod config;
+mod consumed;
 mod consumer;
 mod door;
 pub mod event;
@@ -33,7 +34,8 @@ mod wire;
 pub use accept::{FetchedBatch, FetchedRecord};
 pub use admin::{AdminReply, AdminRequest, PartitionOffsets};
 pub use assignment::{AssignmentId, Position};
-pub use config::{Config, ConsumerConfig, ProducerConfig};
+pub use config::{Config, ConsumerConfig, OutOfRange, ProducerConfig};
+pub use consumed::{BatchRecords, ConsumedRecord};
 pub use consumer::{ConsumerId, Fetched};
 pub use event::{Delivered, Effect, Effects, Event, Failed, Outgoing};
 pub use time::{Monotonic, Now};
@@ -81,6 +83,8 @@ pub struct Counters {
     /// Sequences that were begun anew, after a batch had been given up.
     pub producer_epochs: u64,
     pub records_fetched: u64,
+    /// Positions that were out of range and were moved, as [`OutOfRange`] says.
+    pub positions_moved: u64,
     pub bytes_sent: u64,
     /// By which compression made batches smaller.
     pub bytes_saved: u64,

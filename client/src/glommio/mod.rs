@@ -10,7 +10,7 @@ use crate::engine::{
     AdminReply, AdminRequest, AssignmentId, Config, ConsumerConfig, ConsumerId, Effect, Effects,
     Engine, Fetched, FlushId, LinkId, Monotonic, Now, Position, RequestId,
 };
-use crate::{Error, Record};
+use crate::{Error, Offset, Record};
 use cell::Cell;
 use links::Link;
 use std::cell::RefCell;
@@ -167,6 +167,22 @@ impl GlommioClient {
     /// Goes on from `position`.
     pub fn seek(&self, assignment: AssignmentId, position: Position) {
         self.step(|core, now| core.engine.seek(now, assignment, position, &mut core.effects));
+    }
+
+    /// Stops fetching and giving a partition until it is [resumed](Self::resume).
+    pub fn pause(&self, assignment: AssignmentId) {
+        self.step(|core, now| core.engine.pause(now, assignment, true, &mut core.effects));
+    }
+
+    /// Ends a pause.
+    pub fn resume(&self, assignment: AssignmentId) {
+        self.step(|core, now| core.engine.pause(now, assignment, false, &mut core.effects));
+    }
+
+    /// The offset of the record that [`next`](Self::next) gives next of a partition, once known.
+    #[must_use]
+    pub fn position(&self, assignment: AssignmentId) -> Option<Offset> {
+        self.inner.core.borrow().engine.position(assignment)
     }
 
     /// The next batch or error of a consumer. One task at a time may wait for a consumer.

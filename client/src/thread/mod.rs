@@ -9,11 +9,13 @@ mod io;
 mod producer;
 mod signal;
 mod socket;
+mod stream;
 
 pub use admin::Admin;
-pub use consumer::{ConsumeError, Consumer};
+pub use consumer::{ConsumeError, Consumer, Records};
 pub use delivery::{Delivery, Report};
 pub use producer::{CallbackProducer, Producer};
+pub use stream::Batches;
 
 use crate::engine::{Config, ConsumerConfig, Counters, Engine};
 use crate::{Compression, Durability, Partitioner};

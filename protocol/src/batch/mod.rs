@@ -33,4 +33,4 @@ pub use record::{
     HEADER_NAME_BYTES_MAX, HEADERS_PER_RECORD_MAX, Header, Headers, NewRecord, Record,
     record_bytes_max,
 };
-pub use view::{BatchView, Records};
+pub use view::{BatchView, RecordCursor, Records};

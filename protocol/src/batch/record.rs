@@ -55,7 +55,7 @@ pub struct Record<'a> {
 }
 
 /// The headers of a record, in order.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Headers<'a> {
     remaining: u16,
     /// Walked once when the record was read: well-formed.

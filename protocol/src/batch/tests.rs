@@ -284,6 +284,33 @@ fn a_batch_is_sealed_again_around_another_encoding_of_its_records() {
 }
 
 #[test]
+fn a_cursor_walks_the_same_records_and_believes_no_other_batch() {
+    let mut builder = BatchBuilder::new(1 << 16, 10);
+    for number in 0..5 {
+        builder.push(&record(number, &[7; 20])).unwrap();
+    }
+    let bytes = builder.finish().to_vec();
+    let view = BatchView::parse(&bytes).unwrap();
+    let mut cursor = RecordCursor::default();
+    let mut kept = Vec::new();
+    for expected in view.records() {
+        kept.push(cursor);
+        assert_eq!(view.next_record(&mut cursor), Ok(Some(expected.unwrap())));
+    }
+    assert_eq!(view.next_record(&mut cursor), Ok(None));
+    // A kept place gives its record again.
+    assert_eq!(view.next_record(&mut kept[3]).unwrap().unwrap().timestamp, 3);
+    let mut other = BatchBuilder::new(1 << 16, 10);
+    for number in 0..9 {
+        other.push(&record(number, b"")).unwrap();
+    }
+    let bytes = other.finish().to_vec();
+    let fault = RecordFault::Truncated;
+    let error = BatchError::Record { index: 5, fault };
+    assert_eq!(BatchView::parse(&bytes).unwrap().next_record(&mut cursor), Err(error));
+}
+
+#[test]
 fn the_walk_goes_in_steps_and_comes_to_the_same_end() {
     let mut builder = BatchBuilder::new(100_000, 1000);
     for index in 0..1000 {

@@ -86,11 +86,39 @@ impl<'a> BatchView<'a> {
         &self.bytes[BATCH_HEADER_BYTES..]
     }
 
+    /// The record at `cursor`, which moves to the next one. `None`, and no move, after the last; an
+    /// error if the cursor is of another batch, or the records are not sound.
+    pub fn next_record(&self, cursor: &mut RecordCursor) -> Result<Option<Record<'a>>, BatchError> {
+        let header = &self.header;
+        if header.compression != Compression::None {
+            return Err(BatchError::Compressed { compression: header.compression });
+        }
+        if cursor.index >= header.record_count {
+            return Ok(None);
+        }
+        let all = self.record_bytes();
+        let mut rest = all.get(cursor.position..).unwrap_or_default();
+        let (base, max) = (header.base_timestamp, header.max_timestamp);
+        let record = Record::take(&mut rest, cursor.index, base, max)
+            .map_err(|fault| BatchError::Record { index: cursor.index, fault })?;
+        *cursor = RecordCursor { position: all.len() - rest.len(), index: cursor.index + 1 };
+        Ok(Some(record))
+    }
+
     /// The records in order, without copying. Checks as it goes, and ends after the first error.
     /// The only item of a compressed batch is [`BatchError::Compressed`].
     pub fn records(&self) -> Records<'a> {
         Records { bytes: self.record_bytes(), header: self.header, index: 0, failed: false }
     }
+}
+
+/// A place in a batch. Borrows nothing, so it can be kept beside the batch. The default is the first
+/// record.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct RecordCursor {
+    /// In the record bytes.
+    position: usize,
+    index: u32,
 }
 
 /// The records of a batch.

@@ -154,6 +154,89 @@ fn an_offset_out_of_range_is_an_error_and_never_a_silent_wait() {
 }
 
 #[test]
+fn an_offset_out_of_range_moves_where_the_user_said_and_is_counted() {
+    for (policy, target) in [(OutOfRange::Earliest, 10), (OutOfRange::Latest, 20)] {
+        let mut scene = Scene::with_topic(config(), &[0]);
+        let config = ConsumerConfig { out_of_range: policy, ..Default::default() };
+        let consumer = scene.engine.consumer(config);
+        let at = Position::Offset(Offset(90));
+        let assignment = scene.engine.assign(scene.now, consumer, "t", 0, at, &mut scene.effects);
+        scene.carry_out();
+        for round in 1..=3 {
+            let asked = scene.asked();
+            let reply = FetchReply {
+                partitions: vec![FetchedPartition {
+                    partition: PartitionId(100),
+                    error: Some(ErrorCode::OffsetOutOfRange),
+                    log_start: Offset(10),
+                    committed_end: Offset(20),
+                    bytes: 0,
+                    corrupt: None,
+                }],
+            };
+            scene.answer(&asked[0], &reply);
+            assert_eq!(scene.engine.position(assignment), Some(Offset(target)));
+            assert_eq!(scene.engine.counters().positions_moved, round);
+            // A broker that says so for ever is not asked in a circle.
+            assert!(scene.asked().is_empty());
+            scene.sleep(20);
+        }
+        let asked = scene.asked();
+        assert_eq!(asked[0].fetch().partitions[0].offset, Offset(target));
+        let bytes = entry(100, target, &["x"]);
+        scene.bytes(asked[0].link, &fetch_reply(&asked[0], target + 1, &[(100, bytes)]));
+        assert_eq!(values(take(&mut scene, consumer)), [(target, "x".into())]);
+    }
+}
+
+#[test]
+fn the_rest_of_a_batch_that_is_given_back_comes_again_unless_it_was_sought() {
+    let mut scene = Scene::with_topic(config(), &[0]);
+    let (consumer, assignment, asked) = reading(&mut scene, Position::Offset(Offset(4)));
+    let bytes = [entry(100, 3, &["c", "d", "e", "f"]), entry(100, 7, &["g"])].concat();
+    scene.bytes(asked[0].link, &fetch_reply(&asked[0], 8, &[(100, bytes)]));
+    let taken = |scene: &mut Scene| match take(scene, consumer) {
+        Some(Fetched::Batch(batch)) => batch.into_iter(),
+        other => panic!("{other:?}"),
+    };
+    let mut records = taken(&mut scene);
+    assert_eq!(records.len(), 3);
+    let first = records.next().unwrap();
+    assert_eq!((first.offset(), first.value()), (Offset(4), Some(&b"d"[..])));
+    assert_eq!((first.topic(), first.partition(), first.timestamp_ms()), ("t", 0, 5));
+    scene.engine.give_back(records.into_batch(), &mut scene.effects);
+    scene.carry_out();
+    assert_eq!(scene.engine.position(assignment), Some(Offset(5)));
+    let mut records = taken(&mut scene);
+    assert_eq!(records.next().map(|record| record.offset()), Some(Offset(5)));
+    // Paused, it is kept for later.
+    scene.engine.pause(scene.now, assignment, true, &mut scene.effects);
+    scene.engine.give_back(records.into_batch(), &mut scene.effects);
+    assert!(take(&mut scene, consumer).is_none());
+    scene.engine.pause(scene.now, assignment, false, &mut scene.effects);
+    assert_eq!(values(take(&mut scene, consumer)), [(6, "f".into())]);
+    assert_eq!(values(take(&mut scene, consumer)), [(7, "g".into())]);
+    // A record outlives its batch and its consumer.
+    drop(scene);
+    assert_eq!(first.value(), Some(&b"d"[..]));
+}
+
+#[test]
+fn a_seek_does_not_wait_for_the_fetch_before_it() {
+    let mut scene = Scene::with_topic(config(), &[0]);
+    let (consumer, assignment, old) = reading(&mut scene, Position::Offset(Offset(0)));
+    scene.engine.seek(scene.now, assignment, Position::Offset(Offset(8)), &mut scene.effects);
+    scene.carry_out();
+    let asked = scene.asked();
+    assert_eq!(asked[0].fetch().partitions[0].offset, Offset(8));
+    // The old answer changes nothing, and a second fetch for the new place does not leave.
+    scene.bytes(old[0].link, &fetch_reply(&old[0], 9, &[(100, entry(100, 0, &["a"]))]));
+    assert!(scene.asked().is_empty());
+    scene.bytes(asked[0].link, &fetch_reply(&asked[0], 9, &[(100, entry(100, 8, &["i"]))]));
+    assert_eq!(values(take(&mut scene, consumer)), [(8, "i".into())]);
+}
+
+#[test]
 fn the_last_offset_of_all_is_no_reason_to_panic() {
     for position in [Position::End, Position::Offset(Offset(u64::MAX))] {
         let mut scene = Scene::with_topic(config(), &[0]);
@@ -201,10 +284,10 @@ fn what_a_fetch_brings_after_a_seek_is_dropped() {
     let (consumer, assignment, asked) = reading(&mut scene, Position::Offset(Offset(0)));
     scene.engine.seek(scene.now, assignment, Position::Offset(Offset(8)), &mut scene.effects);
     scene.carry_out();
+    let after = scene.asked();
     scene.bytes(asked[0].link, &fetch_reply(&asked[0], 9, &[(100, entry(100, 0, &["a"]))]));
     assert!(take(&mut scene, consumer).is_none());
-    let asked = scene.asked();
-    assert_eq!(asked[0].fetch().partitions[0].offset, Offset(8));
+    assert_eq!(after[0].fetch().partitions[0].offset, Offset(8));
 }
 
 #[test]
