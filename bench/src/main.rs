@@ -13,6 +13,7 @@ mod os;
 mod place;
 mod report;
 mod speed;
+mod spike;
 mod topics;
 mod traffic;
 mod verify;
@@ -147,6 +148,33 @@ enum Command {
         #[arg(long, default_value_t = 2.0)]
         seconds: f64,
     },
+    /// Normal load, a spike far above what the broker takes, normal load again
+    Spike {
+        /// A folder on the disk to use (default: under target/)
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// The broker's binary (default: corelogd next to this one)
+        #[arg(long)]
+        broker: Option<PathBuf>,
+        /// Bytes of a record; a batch holds one
+        #[arg(long, default_value_t = 100)]
+        record_bytes: usize,
+        /// Normal load, records per second (default: so that the spike is 1.5 times what the broker takes)
+        #[arg(long)]
+        per_second: Option<f64>,
+        /// The spike, in times of the normal load
+        #[arg(long, default_value_t = 20.0)]
+        times: f64,
+        /// Length of the normal load before the spike, and after it, seconds
+        #[arg(long, default_value_t = 20)]
+        normal_seconds: u64,
+        /// Length of the spike, seconds
+        #[arg(long, default_value_t = 60)]
+        spike_seconds: u64,
+        /// What the topic keeps of each of its 16 partitions, MiB
+        #[arg(long, default_value_t = 64)]
+        kept_mib: u64,
+    },
     /// The other process of `hostile`
     #[command(name = hostile::visit::COMMAND, hide = true)]
     HostileCrowd {
@@ -225,6 +253,25 @@ fn run(command: Command) -> io::Result<bool> {
             let binary = broker.unwrap_or_else(kill::default_binary);
             topics::run(&topics::Settings { folder, binary, counts, rounds, seconds })
         }
+        Command::Spike {
+            dir: folder,
+            broker,
+            record_bytes,
+            per_second,
+            times,
+            normal_seconds,
+            spike_seconds,
+            kept_mib,
+        } => spike::run(&spike::Settings {
+            folder,
+            binary: broker.unwrap_or_else(kill::default_binary),
+            record_bytes,
+            per_second,
+            times,
+            normal_seconds: normal_seconds.max(spike::RECOVERY_SECONDS + 1),
+            spike_seconds: spike_seconds.max(1),
+            kept_bytes: kept_mib << 20,
+        }),
         Command::HostileCrowd { address } => hostile::visit::serve(address).map(|()| true),
         Command::Forwarded { dir, seconds } => forwarded::run(dir.as_deref(), seconds),
     }

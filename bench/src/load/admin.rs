@@ -5,10 +5,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use corelog_protocol::frame::FrameKind;
-use corelog_protocol::ids::ShardId;
+use corelog_protocol::ids::{PartitionId, ShardId};
 use corelog_protocol::message::{
-    Encoder, HelloReply, Message, PartitionPlace, Status, StatusReply, TopicCreate,
-    TopicCreateReply, TopicSettings,
+    Encoder, HelloReply, Message, Offsets, OffsetsQuery, OffsetsReply, PartitionPlace, Status,
+    StatusReply, TopicCreate, TopicCreateReply, TopicSettings,
 };
 
 use super::wire;
@@ -55,6 +55,16 @@ impl Admin {
         let control = self.ask(&Status { prefix: name.to_owned() }, FrameKind::StatusReply)?;
         let reply = StatusReply::decode(&control).map_err(io::Error::other)?;
         reply.total(name).ok_or_else(|| io::Error::other(format!("no counter {name}")))
+    }
+
+    /// Where these partitions end, summed up.
+    pub fn committed_end(&mut self, partitions: &[PartitionId]) -> io::Result<u64> {
+        let partitions =
+            partitions.iter().map(|&partition| OffsetsQuery { partition, timestamp: None });
+        let request = Offsets { partitions: partitions.collect() };
+        let control = self.ask(&request, FrameKind::OffsetsReply)?;
+        let reply = OffsetsReply::decode(&control).map_err(io::Error::other)?;
+        Ok(reply.partitions.iter().map(|answer| answer.committed_end.0).sum())
     }
 
     fn ask(&mut self, request: &impl Message, expected: FrameKind) -> io::Result<Vec<u8>> {

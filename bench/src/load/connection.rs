@@ -6,9 +6,9 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
-use corelog_protocol::Durability;
 use corelog_protocol::frame::FrameKind;
 use corelog_protocol::ids::PartitionId;
+use corelog_protocol::{Durability, ErrorCode};
 
 use super::Target;
 use super::wire::{self, Reply};
@@ -30,8 +30,8 @@ pub struct Connection {
     /// Large frames to be sent, by correlation and place in `frames`; how far the first of them is sent.
     large: VecDeque<(u64, usize)>,
     large_sent: usize,
-    /// When each request was due, oldest first. The front's correlation is `oldest`.
-    waiting: VecDeque<Instant>,
+    /// When each request was due, oldest first, until it is answered. The front's correlation is `oldest`.
+    waiting: VecDeque<Option<Instant>>,
     oldest: u64,
     received: Vec<u8>,
     filled: usize,
@@ -94,7 +94,7 @@ impl Connection {
     /// Puts one request into the queue; `due` is where its latency starts.
     pub fn ask(&mut self, due: Instant) {
         let correlation = self.oldest + self.waiting.len() as u64;
-        self.waiting.push_back(due);
+        self.waiting.push_back(Some(due));
         let turn = self.turn;
         self.turn = if turn + 1 == self.frames.len() { 0 } else { turn + 1 };
         let frame = &mut self.frames[turn];
@@ -136,8 +136,22 @@ impl Connection {
         Ok(false)
     }
 
-    /// Reads once, and tells of each acknowledged request when it was due.
+    /// Reads once, and tells of each acknowledged request when it was due. A refusal is an error.
     pub fn receive(&mut self, mut acknowledged: impl FnMut(Instant)) -> io::Result<()> {
+        self.receive_all(|answer| match answer {
+            Ok(due) => {
+                acknowledged(due);
+                Ok(())
+            }
+            Err((_, text)) => Err(io::Error::other(text)),
+        })
+    }
+
+    /// Reads once, and tells of each answered request when it was due, or why it was refused.
+    pub fn receive_all(
+        &mut self,
+        mut answered: impl FnMut(Result<Instant, (ErrorCode, String)>) -> io::Result<()>,
+    ) -> io::Result<()> {
         let count = match uninterrupted(|| self.socket.read(&mut self.received[self.filled..])) {
             Ok(0) => return Err(io::Error::other("the broker closed the connection")),
             Ok(count) => count,
@@ -150,31 +164,47 @@ impl Connection {
             wire::reply(&self.received[at..self.filled]).map_err(io::Error::other)?
         {
             at += len;
-            let due = self.settle(reply)?;
-            acknowledged(due);
+            let answer = self.settle(reply)?;
+            answered(answer)?;
         }
         self.received.copy_within(at..self.filled, 0);
         self.filled -= at;
         Ok(())
     }
 
-    fn settle(&mut self, reply: Reply) -> io::Result<Instant> {
-        let (correlation, level) = match reply {
-            Reply::Ack { correlation, level } => (correlation, level),
-            Reply::Error(error) => return Err(io::Error::other(error)),
+    fn settle(&mut self, reply: Reply) -> io::Result<Result<Instant, (ErrorCode, String)>> {
+        let (correlation, refused) = match reply {
+            Reply::Ack { correlation, level } => {
+                if level.to_wire() < self.level.to_wire() {
+                    let asked = self.level;
+                    return Err(io::Error::other(format!(
+                        "asked for level {asked}, acknowledged {level}"
+                    )));
+                }
+                (correlation, None)
+            }
+            // Refusals are told at once, acknowledgments in order: a refusal may come first.
+            Reply::Refused { correlation, code, text } => (correlation, Some((code, text))),
             Reply::Other(kind) => {
                 return Err(io::Error::other(format!("ack expected, got {kind}")));
             }
         };
-        if correlation != self.oldest {
+        let at = correlation.wrapping_sub(self.oldest);
+        let is_next = at == 0;
+        let due = usize::try_from(at).ok().and_then(|at| self.waiting.get_mut(at)?.take());
+        let Some(due) = due else {
+            return Err(io::Error::other(format!(
+                "an answer to {correlation}, which nobody awaits"
+            )));
+        };
+        if refused.is_none() && !is_next {
             let expected = self.oldest;
             return Err(io::Error::other(format!("ack of {correlation} instead of {expected}")));
         }
-        if level.to_wire() < self.level.to_wire() {
-            let asked = self.level;
-            return Err(io::Error::other(format!("asked for level {asked}, acknowledged {level}")));
+        while self.waiting.front().is_some_and(Option::is_none) {
+            self.waiting.pop_front();
+            self.oldest += 1;
         }
-        self.oldest += 1;
-        self.waiting.pop_front().ok_or_else(|| io::Error::other("an ack that nobody waits for"))
+        Ok(refused.map_or(Ok(due), Err))
     }
 }

@@ -4,7 +4,7 @@
 //! Enter at [`run`]. What to send is a [`Shape`]; to whom, a [`Target`].
 
 pub mod admin;
-mod connection;
+pub mod connection;
 mod generator;
 pub mod wire;
 

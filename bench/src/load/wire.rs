@@ -1,6 +1,5 @@
 //! The frames that the load sends and understands, and the few that the floor's bare server needs.
 
-use corelog_protocol::Durability;
 use corelog_protocol::batch::{BatchBuilder, NewRecord};
 use corelog_protocol::checksum::crc32c;
 use corelog_protocol::frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameKind};
@@ -9,6 +8,7 @@ use corelog_protocol::message::{ErrorReply, Hello, HelloReply};
 pub use corelog_protocol::preamble::PREAMBLE_BYTES;
 use corelog_protocol::preamble::Preamble;
 use corelog_protocol::produce::{Produce, ProduceAck};
+use corelog_protocol::{Durability, ErrorCode};
 
 /// Enough for every frame of every shape.
 pub const FRAME_BYTES_MAX: u32 = 1 << 20;
@@ -20,8 +20,12 @@ pub enum Reply {
         correlation: u64,
         level: Durability,
     },
-    /// In words, since it ends the run.
-    Error(String),
+    Refused {
+        correlation: u64,
+        code: ErrorCode,
+        /// With the code, for people.
+        text: String,
+    },
     Other(FrameKind),
 }
 
@@ -94,7 +98,11 @@ pub fn reply(bytes: &[u8]) -> Result<Option<(Reply, usize)>, String> {
             let ack = ProduceAck::decode(frame.control).map_err(|error| error.to_string())?;
             Reply::Ack { correlation: frame.correlation, level: ack.level }
         }
-        FrameKind::Error => Reply::Error(error_text(frame.control)),
+        FrameKind::Error => {
+            let code = ErrorReply::decode(frame.control).map_err(|error| error.to_string())?.code;
+            let text = error_text(frame.control);
+            Reply::Refused { correlation: frame.correlation, code, text }
+        }
         kind => Reply::Other(kind),
     };
     Ok(Some((reply, frame.bytes)))
