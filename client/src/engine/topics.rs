@@ -224,6 +224,16 @@ impl<T> Engine<T> {
                 self.fail_pending_one(topic, pending.partition, token, flush, error, effects);
             }
         }
+        // A flush that was asked for meanwhile found no batch of theirs to close.
+        let current = self.producer.current_flush();
+        for at in self.topics[topic].queues.clone() {
+            if let Some(batch) = self.producer.queues[at].waiting.back_mut()
+                && batch.flush != current
+            {
+                batch.closed = true;
+                self.wake_queue(now.monotonic, at);
+            }
+        }
     }
 
     /// Fails the records of a topic that wait for its places.

@@ -89,6 +89,24 @@ fn with_linger_a_batch_waits_for_company_until_its_time_or_a_flush() {
 }
 
 #[test]
+fn a_flush_before_the_topic_is_known_is_a_flush_all_the_same() {
+    let mut config = config();
+    config.producer.linger_nanos = 5_000_000_000;
+    let mut scene = Scene::new(config);
+    for token in 0..3 {
+        scene.produce("r", token);
+    }
+    let asked = scene.greet();
+    let flush = scene.engine.flush(scene.now, &mut scene.effects);
+    scene.carry_out();
+    scene.answer(&asked[0], &TopicDescribeReply { topic: topic("t", &[0]) });
+    let asked = scene.asked();
+    assert_eq!(asked.len(), 1, "one batch, at once");
+    scene.ack(&asked[0], 0);
+    assert_eq!(scene.told(), [delivered(0, &[0, 1, 2]), Told::Flushed(flush)]);
+}
+
+#[test]
 fn a_full_batch_leaves_before_its_linger_ends() {
     let mut config = config();
     config.producer.linger_nanos = 1_000_000_000;
