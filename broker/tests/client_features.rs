@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use corelog::{
     Builder, Client, Compression, ConsumedRecord, Consumer, ConsumerConfig, Durability, Error,
-    Header, Offset, OutOfRange, PackFault, Position, Record, UNPACKED_BYTES_MAX, pack_batch,
+    Header, ObjectiveState, Offset, OutOfRange, PackFault, Position, Record, UNPACKED_BYTES_MAX,
+    pack_batch, partition_of_key,
 };
 use corelog_broker::config::Config;
 use corelog_broker::driver::Broker;
@@ -462,4 +463,95 @@ fn what_is_fetched_ahead_stays_within_its_budget() {
     let rest = consumer.records().until_idle(Duration::from_millis(700));
     let rest: Result<Vec<_>, _> = rest.collect();
     assert_eq!(rest.expect("sound data").len(), 99);
+}
+
+#[test]
+fn an_objective_within_reach_is_met_and_one_out_of_reach_is_told() {
+    let Some(host) = Host::start(1) else { return };
+    let (told, tellings) = std::sync::mpsc::channel();
+    let send = |client: &Client| {
+        let producer = client.producer();
+        producer.send(&Record::to("t").value("v")).expect("accepted").wait().expect("stored");
+    };
+    // 5 s for a flush of a disk: any machine does it.
+    let client = host.builder().objective(Duration::from_secs(5)).connect().expect("a client");
+    assert_eq!(client.objective().map(|report| report.state), Some(ObjectiveState::Measuring));
+    while client.objective().is_some_and(|report| report.state == ObjectiveState::Measuring) {
+        send(&client);
+    }
+    let report = client.objective().expect("it has one");
+    assert_eq!(report.state, ObjectiveState::Met);
+    assert!(report.p99 <= report.goal && report.records_per_second > 0, "{report:?}");
+
+    // A microsecond: no network does it.
+    let goal = Duration::from_micros(1);
+    let builder = host.builder().objective(goal).on_objective(move |report| {
+        told.send(*report).expect("heard");
+    });
+    let client = builder.connect().expect("a client");
+    let report = loop {
+        send(&client);
+        if let Ok(report) = tellings.try_recv() {
+            break report;
+        }
+    };
+    assert_eq!((report.state, report.goal), (ObjectiveState::Infeasible, goal));
+    assert!(report.p99 > goal);
+    assert!(host.client().objective().is_none(), "who states none has none");
+}
+
+#[test]
+fn delivery_reports_errors_and_levels_are_those_of_each_message() {
+    let Some(host) = Host::start(1) else { return };
+    let client = host.builder().durability(Durability::LeaderMemory).connect().expect("a client");
+    let producer = client.producer();
+    // The default level, and one for this message.
+    let record = Record::to("t").value("v");
+    let report = producer.send(&record).expect("accepted").wait().expect("stored");
+    assert!(report.append_time_ms > 1_700_000_000_000);
+    let durable = record.level(Durability::QuorumDurable);
+    let report = block_on(producer.send(&durable).expect("accepted")).expect("stored");
+    assert_eq!((report.level, report.offset), (Durability::QuorumDurable, Some(Offset(1))));
+    // By callback, with the tag that it was sent with.
+    let (told, tellings) = std::sync::mpsc::channel();
+    let calling = producer.on_delivery(move |tag, outcome| {
+        told.send((tag, outcome.map(|report| report.offset).map_err(Clone::clone))).expect("heard");
+    });
+    calling.send(&durable, 77).expect("accepted");
+    assert_eq!(tellings.recv_timeout(PATIENCE), Ok((77, Ok(Some(Offset(2))))));
+    calling.flush();
+    // What can never be stored says so: definite, and no retry helps.
+    let error = producer.send(&record.partition(9)).expect_err("there is no partition 9");
+    let topic: Arc<str> = "t".into();
+    assert_eq!(error, Error::UnknownPartition { topic, partition: 9 });
+    assert!(error.is_definite() && !error.may_retry());
+    let missing = producer.send(&Record::to("missing").value("v")).expect("accepted");
+    let error = missing.wait().expect_err("there is no such topic");
+    assert_eq!(error, Error::UnknownTopic("missing".into()));
+    assert!(error.is_definite() && !error.may_retry());
+    let huge = vec![0; 17 << 20];
+    let error = producer.send(&Record::to("t").value(&huge)).expect_err("no frame holds it");
+    assert!(matches!(error, Error::InvalidRecord(_)) && error.is_definite() && !error.may_retry());
+    // A budget that is used up passes by: definite, and a retry helps.
+    assert!(Error::Full.is_definite() && Error::Full.may_retry());
+}
+
+#[test]
+fn a_flush_waits_for_all_that_was_sent_and_keys_keep_their_partition() {
+    let Some(host) = Host::start(8) else { return };
+    let client = host.builder().linger(Duration::from_secs(600)).connect().expect("a client");
+    let producer = client.producer();
+    let mut sent = Vec::new();
+    for number in 0..400u32 {
+        let key = format!("customer {number}");
+        let record = Record::to("t").key(&key).value("v");
+        sent.push((key.clone(), producer.send(&record).expect("accepted")));
+    }
+    // Without it they would linger for ten minutes.
+    producer.flush();
+    for (key, delivery) in sent {
+        assert!(delivery.is_done());
+        let report = delivery.wait().expect("stored");
+        assert_eq!(report.partition, partition_of_key(key.as_bytes(), 8));
+    }
 }

@@ -35,7 +35,8 @@ pub use corelog_protocol::message::{
 };
 pub use corelog_protocol::produce::StageTimes;
 pub use engine::{
-    BatchRecords, ConsumedRecord, ConsumerConfig, FetchedBatch, FetchedRecord, OutOfRange, Position,
+    BatchRecords, ConsumedRecord, ConsumerConfig, FetchedBatch, FetchedRecord, ObjectiveReport,
+    ObjectiveState, OutOfRange, Position,
 };
 pub use error::{Error, Refusal};
 pub use partition::{Partitioner, murmur2, partition_of_key};

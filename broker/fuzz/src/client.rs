@@ -229,7 +229,10 @@ impl Play {
                     Effect::Close { link } => drop(self.links.remove(&link)),
                     Effect::Delivered(delivered) => self.told.extend(delivered.tokens),
                     Effect::Failed(failed) => self.told.extend(failed.tokens),
-                    Effect::Flushed { .. } | Effect::Answered { .. } | Effect::Readable { .. } => {}
+                    Effect::Flushed { .. }
+                    | Effect::Answered { .. }
+                    | Effect::Objective(_)
+                    | Effect::Readable { .. } => {}
                 }
             }
         }

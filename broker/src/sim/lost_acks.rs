@@ -186,7 +186,10 @@ impl Run {
                     Effect::Failed(failed) => {
                         return Err(format!("{:?} failed: {}", failed.tokens, failed.error));
                     }
-                    Effect::Flushed { .. } | Effect::Answered { .. } | Effect::Readable { .. } => {}
+                    Effect::Flushed { .. }
+                    | Effect::Answered { .. }
+                    | Effect::Objective(_)
+                    | Effect::Readable { .. } => {}
                 }
             }
         }

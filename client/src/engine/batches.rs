@@ -290,11 +290,12 @@ impl<T> Engine<T> {
             // Its user was told at the deadline.
             return;
         }
-        let Batch { tokens, flush, level, .. } = batch;
+        let Batch { tokens, flush, level, deadline, sent_at, is_full, .. } = batch;
         let ack = match outcome {
             Ok(ack) => ack,
             Err(error) => return self.fail(at, tokens, flush, error, effects),
         };
+        self.note_latency(tokens.len() as u64, deadline, sent_at, is_full);
         let queue = &self.producer.queues[at];
         let records = tokens.len() as u64;
         self.counters.records_delivered += records;

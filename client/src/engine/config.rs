@@ -34,6 +34,10 @@ pub struct ProducerConfig {
     /// How long a batch may wait for company. 0, the default: it leaves at once if the window has
     /// room, and gathers while it has not.
     pub linger_nanos: u64,
+    /// Instead of a linger: the 99th of 100 records is to be delivered within this time, ns, and linger
+    /// and batch size follow from what is measured. See [`ObjectiveReport`](super::ObjectiveReport).
+    /// Default none. At least 1.
+    pub objective_nanos: Option<u64>,
     /// A batch leaves when it holds this much. Default 256 KiB. A single larger record travels alone.
     pub batch_bytes_max: usize,
     /// How batches are compressed, each by itself, when they leave. One that does not get smaller
@@ -79,6 +83,7 @@ impl Default for ProducerConfig {
         Self {
             durability: Durability::QuorumDurable,
             linger_nanos: 0,
+            objective_nanos: None,
             batch_bytes_max: 256 << 10,
             is_idempotent: true,
             compression: Compression::None,

@@ -1,7 +1,7 @@
 //! What happens to the engine, and what it orders. See `mod.rs` for the rules of both.
 
 use super::consumer::ConsumerId;
-use super::{AdminReply, FlushId, LinkId, RequestId};
+use super::{AdminReply, FlushId, LinkId, ObjectiveReport, RequestId};
 use crate::{Durability, Error, StageTimes};
 use corelog_protocol::ids::{Offset, ShardId};
 use corelog_protocol::produce::Produce;
@@ -47,6 +47,8 @@ pub enum Effect<T> {
     Flushed { flush: FlushId },
     /// An admin request is answered.
     Answered { request: RequestId, answer: Result<AdminReply, Error> },
+    /// A producer's objective has become infeasible, or is feasible again.
+    Objective(ObjectiveReport),
     /// [`Engine::take`](super::Engine::take) has something for this consumer, and had nothing before.
     Readable { consumer: ConsumerId },
 }

@@ -20,9 +20,11 @@ mod consumer;
 mod door;
 pub mod event;
 mod fetch;
+mod latency;
 mod line;
 mod links;
 mod locate;
+mod objective;
 mod produce;
 mod queue;
 pub(crate) mod random;
@@ -38,12 +40,14 @@ pub use config::{Config, ConsumerConfig, OutOfRange, ProducerConfig};
 pub use consumed::{BatchRecords, ConsumedRecord};
 pub use consumer::{ConsumerId, Fetched};
 pub use event::{Delivered, Effect, Effects, Event, Failed, Outgoing};
+pub use objective::{ObjectiveReport, ObjectiveState};
 pub use time::{Monotonic, Now};
 
 use crate::compression::Codec;
 use crate::{Error, Record};
 use corelog_protocol::ids::ShardId;
 use door::Door;
+use objective::Objective;
 use produce::Producer;
 use random::Random;
 use std::collections::{BTreeMap, BTreeSet};
@@ -112,6 +116,9 @@ pub struct Engine<T> {
     topic_by_name: BTreeMap<Arc<str>, usize>,
     producer: Producer<T>,
     codec: Codec,
+    objective: Option<Objective>,
+    /// The time of the step.
+    clock: Monotonic,
     consumers: Vec<consumer::Consumer>,
     assignments: BTreeMap<AssignmentId, assignment::Assignment>,
     next_assignment: u64,
@@ -144,6 +151,8 @@ impl<T> Engine<T> {
         if config.producer.is_idempotent {
             config.producer.window_batches = config.producer.window_batches.min(line::WINDOW_MAX);
         }
+        let ProducerConfig { objective_nanos, batch_bytes_max, .. } = config.producer;
+        let objective = objective_nanos.map(|goal| Objective::new(goal, batch_bytes_max));
         let mut random = Random::new(seed);
         let producer = Producer::new(&config.producer, random.next_u64());
         Self {
@@ -158,6 +167,8 @@ impl<T> Engine<T> {
             topic_by_name: BTreeMap::new(),
             producer,
             codec: Codec::default(),
+            objective,
+            clock: Monotonic(0),
             consumers: Vec::new(),
             assignments: BTreeMap::new(),
             next_assignment: 1,
@@ -172,6 +183,7 @@ impl<T> Engine<T> {
         if self.is_closed {
             return;
         }
+        self.clock = now.monotonic;
         match event {
             Event::Connected { link } => self.on_connected(now, link, effects),
             Event::Received { link, bytes } => self.on_received(now, link, bytes, effects),
@@ -179,6 +191,7 @@ impl<T> Engine<T> {
             Event::Closed { link } => self.on_closed(now, link, effects),
             Event::Timer => self.on_timer(now, effects),
         }
+        self.judge_objective(now, effects);
         self.pump_all(now, effects);
     }
 
@@ -194,12 +207,14 @@ impl<T> Engine<T> {
         token: T,
         effects: &mut Effects<T>,
     ) -> Result<(), (Error, T)> {
+        self.clock = now.monotonic;
         self.accept(now, record, token, effects)
     }
 
     /// Sends what lingers; [`Effect::Flushed`] comes when all that was accepted before is delivered
     /// or failed.
     pub fn flush(&mut self, now: Now, effects: &mut Effects<T>) -> FlushId {
+        self.clock = now.monotonic;
         self.begin_flush(now, effects)
     }
 
@@ -233,6 +248,12 @@ impl<T> Engine<T> {
         &self.counters
     }
 
+    /// How the producer stands to its objective. None: it has none.
+    #[must_use]
+    pub fn objective(&self) -> Option<ObjectiveReport> {
+        self.objective.as_ref().map(Objective::report)
+    }
+
     /// Bytes accepted and not yet delivered or failed, as counted against the budget.
     #[must_use]
     pub fn memory_used(&self) -> usize {
@@ -249,4 +270,4 @@ impl<T> Engine<T> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

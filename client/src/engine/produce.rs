@@ -40,7 +40,8 @@ pub(super) struct Producer<T> {
     pub memory_used: usize,
     next_batch: u64,
     batch_bytes_max: usize,
-    /// When batches have lingered. One length for all, so the order of time is the order of arrival.
+    /// When batches have lingered. One length for all, so the order of time is the order of arrival;
+    /// when an objective shortens it, the times are brought forward.
     pub lingering: VecDeque<(Monotonic, usize, u64)>,
     /// The same for deadlines.
     pub deadlines: VecDeque<(Monotonic, Due)>,
@@ -244,6 +245,9 @@ impl<T> Engine<T> {
 
     pub(super) fn note_accepted(&mut self, flush: u64, records: u64) {
         self.counters.records_accepted += records;
+        if let Some(objective) = &mut self.objective {
+            objective.on_accepted(self.clock);
+        }
         if let Some(mark) = self.producer.flushes.iter_mut().rfind(|mark| mark.id == flush) {
             mark.outstanding += records;
         }
@@ -309,11 +313,13 @@ impl<T> Engine<T> {
             && let Body::Open(builder) = &mut batch.body
         {
             let before = builder.batch.len_bytes();
-            if batch.level == level
-                && batch.stages == stages
-                && batch.flush == flush
-                && builder.batch.push(record).is_ok()
-            {
+            let is_alike = batch.level == level && batch.stages == stages && batch.flush == flush;
+            // An objective may want batches smaller than they could be.
+            let has_room = self
+                .objective
+                .as_ref()
+                .is_none_or(|it| before + record_bytes_max(record) <= it.batch_bytes());
+            if is_alike && has_room && builder.batch.push(record).is_ok() {
                 let added = builder.batch.len_bytes() - before + size_of::<T>();
                 batch.bytes += added;
                 batch.tokens.push(token);
@@ -322,6 +328,7 @@ impl<T> Engine<T> {
                 return Ok(());
             }
             batch.closed = true;
+            batch.is_full = is_alike;
         }
         let mut builder = self.producer.builder();
         match builder.batch.push(record) {
@@ -345,7 +352,11 @@ impl<T> Engine<T> {
         self.forget_settled();
         let id = self.producer.next_batch;
         self.producer.next_batch += 1;
-        let linger_until = now.monotonic.after(self.config.producer.linger_nanos);
+        let linger_nanos = match &self.objective {
+            Some(objective) => objective.linger(),
+            None => self.config.producer.linger_nanos,
+        };
+        let linger_until = now.monotonic.after(linger_nanos);
         let mut tokens = self.producer.token_pool.pop().unwrap_or_default();
         tokens.push(token);
         let bytes = builder.batch.len_bytes() + BATCH_OVERHEAD_BYTES + size_of::<T>();
@@ -359,6 +370,8 @@ impl<T> Engine<T> {
             closed: false,
             bytes,
             linger_until,
+            sent_at: now.monotonic,
+            is_full: false,
             deadline,
             flush,
             state: BatchState::Waiting,
@@ -367,7 +380,7 @@ impl<T> Engine<T> {
             stamp: None,
             is_unsure: false,
         });
-        if self.config.producer.linger_nanos > 0 {
+        if linger_nanos > 0 {
             self.producer.lingering.push_back((linger_until, at, id));
         }
         self.producer.deadlines.push_back((deadline, Due::Batch { queue: at, batch: id }));
@@ -488,6 +501,7 @@ impl<T> Engine<T> {
         self.counters.batches_retried += u64::from(batch.refusal.is_some());
         self.counters.bytes_sent += frame as u64;
         batch.state = BatchState::Sent { end };
+        batch.sent_at = now.monotonic;
         queue.flying.push_back(batch);
         effects.push(Effect::Send { link: link.id, bytes: Outgoing::produce(head, bytes) });
     }

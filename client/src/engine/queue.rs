@@ -56,6 +56,10 @@ pub(super) struct Batch<T> {
     /// What it counts in the memory budget.
     pub bytes: usize,
     pub linger_until: Monotonic,
+    /// When it was last sent.
+    pub sent_at: Monotonic,
+    /// It was closed because nothing more fitted.
+    pub is_full: bool,
     pub deadline: Monotonic,
     /// The flush that waits for it.
     pub flush: u64,

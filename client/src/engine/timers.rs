@@ -1,5 +1,6 @@
 //! What time brings: lingering ends, deadlines, retries, overdue answers.
 
+use super::objective::Objective;
 use super::produce::Due;
 use super::time::{Monotonic, Now};
 use super::{Effects, Engine, Retry};
@@ -16,6 +17,7 @@ impl<T> Engine<T> {
             self.producer.lingering.front().map(|&(at, ..)| at),
             self.producer.deadlines.front().map(|&(at, _)| at),
             self.retries.first().map(|&(at, _)| at),
+            self.objective.as_ref().and_then(Objective::due),
             self.next_wake_of_links(),
             self.next_wake_of_requests(),
         ]
@@ -32,6 +34,12 @@ impl<T> Engine<T> {
             }
             self.producer.lingering.pop_front();
             if !gone {
+                if let Some(last) = self.producer.queues[queue].waiting.back_mut()
+                    && last.id == batch
+                {
+                    // It may have been brought forward.
+                    last.linger_until = last.linger_until.min(at);
+                }
                 self.wake_queue(now.monotonic, queue);
             }
         }
@@ -65,7 +73,7 @@ impl<T> Engine<T> {
     }
 
     /// Nothing is left that this deadline is for.
-    fn is_settled(&self, due: Due) -> bool {
+    pub(super) fn is_settled(&self, due: Due) -> bool {
         match due {
             Due::Batch { queue, batch } => {
                 self.producer.queues[queue].oldest().is_none_or(|oldest| oldest > batch)

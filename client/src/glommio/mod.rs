@@ -8,7 +8,7 @@ pub use cell::Delivered;
 
 use crate::engine::{
     AdminReply, AdminRequest, AssignmentId, Config, ConsumerConfig, ConsumerId, Effect, Effects,
-    Engine, Fetched, FlushId, LinkId, Monotonic, Now, Position, RequestId,
+    Engine, Fetched, FlushId, LinkId, Monotonic, Now, ObjectiveReport, Position, RequestId,
 };
 use crate::{Error, Offset, Record};
 use cell::Cell;
@@ -116,6 +116,13 @@ impl GlommioClient {
         if open {
             cell.wait().await;
         }
+    }
+
+    /// How sends stand to [`ProducerConfig::objective_nanos`](crate::engine::ProducerConfig). None: there
+    /// is none.
+    #[must_use]
+    pub fn objective(&self) -> Option<ObjectiveReport> {
+        self.inner.core.borrow().engine.objective()
     }
 
     /// Asks the cluster something.
@@ -307,6 +314,8 @@ impl Core {
                     cell.set(answer);
                 }
             }
+            // To be asked for: see `objective`.
+            Effect::Objective(_) => {}
             Effect::Readable { consumer } => {
                 if let Some(waker) = self.consumers.get_mut(&consumer).and_then(Option::take) {
                     waker.wake();

@@ -2,7 +2,7 @@
 //! sender's thread writes its own batch to the socket, so that a single record needs no hop to the
 //! IO thread. Users are told after the lock is released, callbacks by the IO thread only.
 
-use super::delivery::{Outcome, Token};
+use super::delivery::{Listener, Outcome, Token};
 use super::signal::Signal;
 use super::socket::Socket;
 use crate::Error;
@@ -50,6 +50,8 @@ pub(super) struct Core {
     pub is_stopping: bool,
     pub io_thread: Option<ThreadId>,
     waits_for_room: usize,
+    /// Who wants to hear of the objective.
+    pub listener: Option<Listener>,
 }
 
 /// The lock, with the time at which it was taken.
@@ -77,6 +79,7 @@ impl Shared {
             is_stopping: false,
             io_thread: None,
             waits_for_room: 0,
+            listener: None,
         };
         Self { core: Mutex::new(core), room: Condvar::new(), waker, started: Instant::now() }
     }
@@ -208,6 +211,11 @@ impl Core {
             Effect::Answered { request, answer } => {
                 if let Some(signal) = self.requests.remove(&request) {
                     signal.set(answer);
+                }
+            }
+            Effect::Objective(report) => {
+                if let Some(listener) = &self.listener {
+                    self.outcomes.push(Outcome::Objective(report, listener.clone()));
                 }
             }
             Effect::Readable { consumer } => {

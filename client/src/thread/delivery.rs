@@ -1,6 +1,6 @@
 //! How a sender learns what became of a record: a handle to wait on or to await, or a callback.
 
-use crate::engine::{Delivered, Failed};
+use crate::engine::{Delivered, Failed, ObjectiveReport};
 use crate::{Durability, Error, Offset, StageTimes};
 use std::future::Future;
 use std::pin::Pin;
@@ -144,6 +144,17 @@ impl Token {
 pub(super) enum Outcome {
     Delivered(Delivered<Token>),
     Failed(Failed<Token>),
+    Objective(ObjectiveReport, Listener),
+}
+
+/// Called when the objective becomes infeasible, or feasible again.
+#[derive(Clone)]
+pub(super) struct Listener(pub Arc<dyn Fn(&ObjectiveReport) + Send + Sync>);
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Listener")
+    }
 }
 
 impl std::fmt::Debug for Token {
@@ -157,12 +168,17 @@ impl Outcome {
         match self {
             Self::Delivered(delivered) => delivered.tokens.iter().any(Token::is_callback),
             Self::Failed(failed) => failed.tokens.iter().any(Token::is_callback),
+            Self::Objective(..) => true,
         }
     }
 
     /// Tells every sender of the batch, and gives the token vector back.
     pub(super) fn tell(self) -> Vec<Token> {
         match self {
+            Self::Objective(report, Listener(call)) => {
+                call(&report);
+                Vec::new()
+            }
             Self::Delivered(delivered) => {
                 let Delivered { mut tokens, base_offset, .. } = delivered;
                 let mut report = Report {

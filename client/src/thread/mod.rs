@@ -17,10 +17,11 @@ pub use delivery::{Delivery, Report};
 pub use producer::{CallbackProducer, Producer};
 pub use stream::Batches;
 
-use crate::engine::{Config, ConsumerConfig, Counters, Engine};
+use crate::engine::{Config, ConsumerConfig, Counters, Engine, ObjectiveReport};
 use crate::{Compression, Durability, Partitioner};
 use core::Shared;
 use corelog_protocol::ids::ShardId;
+use delivery::Listener;
 use std::io::{Error as IoError, ErrorKind};
 use std::net::ToSocketAddrs;
 use std::sync::Arc;
@@ -47,6 +48,7 @@ pub struct Builder {
     config: Config,
     address: Result<(), String>,
     spin: Duration,
+    listener: Option<Listener>,
 }
 
 impl Client {
@@ -55,7 +57,7 @@ impl Client {
     pub fn builder() -> Builder {
         let config = Config::new(Vec::new());
         let address = Err(String::from("no address given"));
-        Builder { config, address, spin: Duration::ZERO }
+        Builder { config, address, spin: Duration::ZERO, listener: None }
     }
 
     /// Sends records. All producers of a client share its batches, windows and budget.
@@ -80,6 +82,12 @@ impl Client {
     #[must_use]
     pub fn admin(&self) -> Admin {
         Admin::new(Arc::clone(&self.inner))
+    }
+
+    /// How sends stand to the [objective](Builder::objective). None: there is none.
+    #[must_use]
+    pub fn objective(&self) -> Option<ObjectiveReport> {
+        self.inner.shared.lock().engine.objective()
     }
 
     /// What was counted since the client was made.
@@ -134,6 +142,29 @@ impl Builder {
     #[must_use]
     pub fn linger(mut self, linger: Duration) -> Self {
         self.config.producer.linger_nanos = linger.as_nanos() as u64;
+        self
+    }
+
+    /// Instead of a linger: the 99th of 100 records is to be delivered within this time. Linger and
+    /// batch size follow from what is measured; [`Client::objective`] tells how it stands, and
+    /// [`on_objective`](Self::on_objective) when it cannot be met.
+    ///
+    /// # Panics
+    /// [`connect`](Self::connect) does, if it is zero.
+    #[must_use]
+    pub fn objective(mut self, p99: Duration) -> Self {
+        self.config.producer.objective_nanos = Some(p99.as_nanos() as u64);
+        self
+    }
+
+    /// Called on the client's IO thread when the objective becomes infeasible at the present load, and
+    /// when it is met again. It must be quick.
+    #[must_use]
+    pub fn on_objective(
+        mut self,
+        callback: impl Fn(&ObjectiveReport) + Send + Sync + 'static,
+    ) -> Self {
+        self.listener = Some(Listener(Arc::new(callback)));
         self
     }
 
@@ -200,7 +231,7 @@ impl Builder {
     /// # Errors
     /// If no address was given or found, or the operating system refuses a thread or descriptors.
     pub fn connect(self) -> Result<Client, IoError> {
-        let Self { config, address, spin } = self;
+        let Self { config, address, spin, listener } = self;
         address.map_err(|error| IoError::new(ErrorKind::InvalidInput, error))?;
         if config.addresses.is_empty() {
             return Err(IoError::new(ErrorKind::NotFound, "the address names no host"));
@@ -210,6 +241,7 @@ impl Builder {
         let waker = mio::Waker::new(poll.registry(), io::WAKER)?;
         let engine = Engine::new(config, crate::seed::fresh());
         let shared = Arc::new(Shared::new(engine, poll.registry().try_clone()?, waker));
+        shared.lock().listener = listener;
         let thread = io::IoThread { shared: Arc::clone(&shared), poll, spin };
         let thread =
             std::thread::Builder::new().name("corelog-io".into()).spawn(move || thread.run())?;

@@ -296,6 +296,7 @@ impl World {
             Effect::Flushed { .. } => {}
             Effect::Answered { request, answer } => self.on_answered(client, request, answer),
             Effect::Readable { .. } => self.on_readable(client),
+            Effect::Objective(_) => {}
         }
     }
 

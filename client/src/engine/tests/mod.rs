@@ -6,5 +6,5 @@ mod compressing;
 mod consuming;
 mod hostile;
 mod idempotence;
-mod peer;
+pub mod peer;
 mod producing;

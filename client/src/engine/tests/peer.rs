@@ -21,6 +21,7 @@ pub struct Scene {
     /// What the engine told its users, in order.
     pub told: Vec<Told>,
     pub readable: u64,
+    pub objectives: Vec<ObjectiveReport>,
     /// Sockets take nothing, and nothing is told as sent.
     pub clogged: bool,
 }
@@ -86,6 +87,7 @@ impl Scene {
             links: BTreeMap::new(),
             told: Vec::new(),
             readable: 0,
+            objectives: Vec::new(),
             clogged: false,
         }
     }
@@ -193,6 +195,7 @@ impl Scene {
                     Effect::Flushed { flush } => self.told.push(Told::Flushed(flush)),
                     Effect::Answered { answer, .. } => self.told.push(Told::Answered(answer)),
                     Effect::Readable { .. } => self.readable += 1,
+                    Effect::Objective(report) => self.objectives.push(report),
                 }
             }
         }
