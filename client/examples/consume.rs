@@ -5,7 +5,6 @@
 //! ```
 
 use corelog::{Client, Position};
-use std::time::Duration;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -13,16 +12,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let topic = arguments.next().unwrap_or_else(|| "greetings".into());
 
     let client = Client::builder().address(&address).connect()?;
-    let partitions = client.admin().describe_topic(&topic)?.places.len();
+    let partitions = client.admin().describe_topic(&topic)?.settings.partitions;
     let mut consumer = client.consumer();
-    for partition in 0..partitions as u32 {
+    for partition in 0..partitions {
         consumer.assign(&topic, partition, Position::Beginning);
     }
-    loop {
-        let Some(batch) = consumer.poll(Duration::from_secs(1))? else { continue };
-        for record in batch.records() {
-            let value = String::from_utf8_lossy(record.value.unwrap_or_default());
-            println!("{}/{}: {value}", batch.partition, record.offset);
-        }
+    for record in consumer {
+        let record = record?;
+        let value = String::from_utf8_lossy(record.value().unwrap_or_default());
+        println!("{}/{}: {value}", record.partition(), record.offset());
     }
+    Ok(())
 }
