@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use corelog::{Compression, Durability};
 
 use crate::place::Place;
-use crate::units::{Age, Bytes, Text, header, span};
+use crate::units::{Age, Bytes, Text, header, objective, span};
 
 /// Topics and records of a Corelog broker.
 #[derive(Parser, Debug)]
@@ -127,6 +127,10 @@ pub struct Produce {
     /// How batches of records are compressed: none, lz4 or zstd. Consumers need not be told.
     #[arg(long, default_value_t = Compression::None, value_name = "CODEC")]
     pub compression: Compression,
+    /// Batch as much as 99 of 100 records can bear and still be stored within this time: 5ms. A line on
+    /// stderr says if that is out of reach.
+    #[arg(long, value_name = "TIME", value_parser = objective)]
+    pub objective: Option<Duration>,
     /// Print where each record went: line, partition, offset.
     #[arg(long)]
     pub acks: bool,

@@ -7,7 +7,7 @@ use std::io::{self, BufRead, BufReader, IsTerminal, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use corelog::{Error, Header, Record, Report};
+use corelog::{Builder, Error, Header, ObjectiveState, Record, Report};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ const LINE_BYTES_MAX: u64 = 16 << 20;
 
 pub fn run(context: &Context, output: &mut Output, command: &Produce) -> Result<(), Failure> {
     let input = Input::open(command)?;
-    let client = context.connect_with(|builder| builder.compression(command.compression))?;
+    let client = context.connect_with(|builder| settings(command, builder))?;
     // Otherwise each record would tell, after its own deadline, that there is no such topic.
     let info = context.admin(&client).describe_topic(&command.topic);
     let partitions = info.map_err(context.of_topic(&command.topic))?.settings.partitions;
@@ -56,6 +56,18 @@ pub fn run(context: &Context, output: &mut Output, command: &Produce) -> Result<
         return Err(not_stored(context, command, &state, *line, error));
     }
     stopped
+}
+
+fn settings(command: &Produce, builder: Builder) -> Builder {
+    let builder = builder.compression(command.compression);
+    let Some(goal) = command.objective else { return builder };
+    builder.objective(goal).on_objective(|report| match report.state {
+        ObjectiveState::Infeasible => eprintln!(
+            "corelog: 99 of 100 records take {:?} at {} a second: {:?} is out of reach at this load",
+            report.p99, report.records_per_second, report.goal
+        ),
+        _ => eprintln!("corelog: 99 of 100 records are stored within {:?} again", report.goal),
+    })
 }
 
 /// Reads and sends until the end, or until something goes wrong.

@@ -77,6 +77,14 @@ impl FromStr for Text {
     }
 }
 
+/// A length of time that is not zero.
+pub fn objective(text: &str) -> Result<Duration, String> {
+    match span(text) {
+        Ok(time) if time.is_zero() => Err("no record is stored in no time".into()),
+        other => other,
+    }
+}
+
 /// `NAME=VALUE`.
 pub fn header(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {

@@ -192,6 +192,12 @@ fn what_is_produced_compressed_is_consumed_like_the_rest() {
         all += &lines(codec);
     }
     assert_eq!(host.ok(&["consume", "t"], ""), all);
+    // A goal that no broker meets is told, and the records are stored all the same.
+    let many = lines("x").repeat(40);
+    let ran = host.feed(&["produce", "t", "--objective", "1ns"], many.as_bytes());
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stdout.starts_with("20,000 records"), "{}", ran.stdout);
+    assert_eq!(host.run(&["produce", "t", "--objective", "0s"]).code, Some(2));
     let ran = host.run(&["produce", "t", "--compression", "gzip"]);
     assert_eq!(ran.code, Some(2));
     assert!(ran.stderr.contains("expected none, lz4 or zstd"), "{}", ran.stderr);
