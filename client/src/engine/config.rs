@@ -41,8 +41,9 @@ pub struct ProducerConfig {
     /// A batch leaves when it holds this much. Default 256 KiB. A single larger record travels alone.
     pub batch_bytes_max: usize,
     /// How batches are compressed, each by itself, when they leave. One that does not get smaller
-    /// leaves plain. Default none. It is done by whoever steps the engine: a batch of 256 KiB takes
-    /// about 0.3 ms with LZ4 and 1 ms with Zstandard.
+    /// leaves plain. Default none. It is done by whoever steps the engine: 256 KiB of short JSON took
+    /// 0.5 ms with LZ4 (to 28 %) and 1.7 ms with Zstandard (to 19 %) on a core of a virtual machine that
+    /// was shared.
     pub compression: Compression,
     /// Whether the broker recognises batches that are sent again, so that a lost answer neither loses nor doubles
     /// a record. Default true. Records of level `none` are never sent again.
