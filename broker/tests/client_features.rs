@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -554,4 +555,16 @@ fn a_flush_waits_for_all_that_was_sent_and_keys_keep_their_partition() {
         let report = delivery.wait().expect("stored");
         assert_eq!(report.partition, partition_of_key(key.as_bytes(), 8));
     }
+    // Callbacks were called too, however long they took, and one may flush without waiting.
+    let called = Arc::new(AtomicUsize::new(0));
+    let (counter, inside) = (Arc::clone(&called), producer.clone());
+    let calling = producer.on_delivery(move |_, outcome| {
+        outcome.expect("stored");
+        std::thread::sleep(Duration::from_millis(10));
+        inside.flush();
+        counter.fetch_add(1, Ordering::Relaxed);
+    });
+    (0..8).for_each(|tag| calling.send(&Record::to("t").value("v"), tag).expect("accepted"));
+    calling.flush();
+    assert_eq!(called.load(Ordering::Relaxed), 8);
 }

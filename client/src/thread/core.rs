@@ -5,6 +5,7 @@
 use super::delivery::{Listener, Outcome, Token};
 use super::signal::Signal;
 use super::socket::Socket;
+use super::telling::{Tellings, Ticket, Untold};
 use crate::Error;
 use crate::engine::{
     AdminReply, ConsumerId, Effect, Effects, Engine, Event, FlushId, LinkId, Monotonic, Now,
@@ -40,6 +41,9 @@ pub(super) struct Core {
     outcomes: Vec<Outcome>,
     /// To be told by the IO thread.
     deferred: Vec<Outcome>,
+    /// Of what is deferred.
+    deferred_ticket: Option<Ticket>,
+    pub tellings: Tellings,
     pub flushes: BTreeMap<FlushId, Arc<Signal<()>>>,
     pub requests: BTreeMap<RequestId, Arc<Signal<Result<AdminReply, Error>>>>,
     pub consumers: BTreeMap<ConsumerId, Arc<Signal<()>>>,
@@ -71,6 +75,8 @@ impl Shared {
             failed: Vec::new(),
             outcomes: Vec::new(),
             deferred: Vec::new(),
+            deferred_ticket: None,
+            tellings: Tellings::default(),
             flushes: BTreeMap::new(),
             requests: BTreeMap::new(),
             consumers: BTreeMap::new(),
@@ -104,6 +110,15 @@ impl Shared {
         Step { shared: self, core, now }
     }
 
+    /// What left with these tickets has arrived.
+    pub(super) fn told(&self, tickets: &mut Vec<Ticket>) {
+        let mut core = self.lock();
+        tickets.drain(..).for_each(|ticket| core.tellings.end(ticket));
+        let flushes = core.tellings.released();
+        drop(core);
+        flushes.into_iter().for_each(|flush| flush.set(()));
+    }
+
     pub(super) fn wake(&self) {
         if let Err(error) = self.waker.wake() {
             tracing::error!(%error, "the client's IO thread cannot be woken");
@@ -121,8 +136,11 @@ impl<'a> Step<'a> {
         let mut wake = false;
         if outcomes.iter().any(Outcome::has_callback) {
             core.deferred.append(&mut outcomes);
+            core.deferred_ticket.get_or_insert_with(|| core.tellings.begin());
             wake = true;
         }
+        let ticket = (!outcomes.is_empty()).then(|| core.tellings.begin());
+        let flushes = core.tellings.released();
         if core.is_asleep {
             wake |= match (core.engine.next_wake(), core.sleeps_until) {
                 (Some(wanted), Some(planned)) => wanted < planned,
@@ -137,14 +155,23 @@ impl<'a> Step<'a> {
             shared.wake();
         }
         outcomes.into_iter().for_each(|outcome| drop(outcome.tell()));
+        flushes.into_iter().for_each(|flush| flush.set(()));
+        if let Some(ticket) = ticket {
+            shared.told(&mut vec![ticket]);
+        }
     }
 
-    /// Carries out what was ordered, and releases the lock. Gives what is to be told.
-    pub(super) fn finish_on_io_thread(mut self) -> Vec<Outcome> {
+    /// Carries out what was ordered, and releases the lock. What is to be told is added.
+    pub(super) fn finish_on_io_thread(mut self, untold: &mut Untold) {
         self.carry_out();
-        let mut outcomes = std::mem::take(&mut self.core.deferred);
-        outcomes.append(&mut self.core.outcomes);
-        outcomes
+        let core = &mut *self.core;
+        untold.tickets.extend(core.deferred_ticket.take());
+        untold.outcomes.append(&mut core.deferred);
+        if !core.outcomes.is_empty() {
+            untold.tickets.push(core.tellings.begin());
+            untold.outcomes.append(&mut core.outcomes);
+        }
+        untold.flushes.append(&mut core.tellings.released());
     }
 
     fn carry_out(&mut self) {
@@ -205,7 +232,7 @@ impl Core {
             Effect::Failed(failed) => self.outcomes.push(Outcome::Failed(failed)),
             Effect::Flushed { flush } => {
                 if let Some(signal) = self.flushes.remove(&flush) {
-                    signal.set(());
+                    self.tellings.on_flushed(signal);
                 }
             }
             Effect::Answered { request, answer } => {

@@ -3,6 +3,7 @@
 
 use super::core::Shared;
 use super::delivery::{Outcome, Token};
+use super::telling::Untold;
 use crate::engine::{Event, LinkId};
 use mio::{Events, Poll};
 use std::io::{ErrorKind, Read};
@@ -35,12 +36,14 @@ impl Drop for Ending {
         for signal in core.consumers.values() {
             signal.set(());
         }
-        let flushes = std::mem::take(&mut core.flushes);
-        let outcomes = step.finish_on_io_thread();
-        for signal in flushes.into_values() {
-            signal.set(());
-        }
-        outcomes.into_iter().for_each(|outcome| drop(outcome.tell()));
+        let mut untold = Untold::default();
+        step.finish_on_io_thread(&mut untold);
+        untold.outcomes.into_iter().for_each(|outcome| drop(outcome.tell()));
+        let mut core = self.0.lock();
+        untold.flushes.append(&mut core.tellings.give_up());
+        untold.flushes.extend(std::mem::take(&mut core.flushes).into_values());
+        drop(core);
+        untold.flushes.into_iter().for_each(|flush| flush.set(()));
     }
 }
 
@@ -51,10 +54,10 @@ impl IoThread {
         let mut events = Events::with_capacity(64);
         let mut buffer = vec![0; READ_BYTES];
         let mut used: Vec<Vec<Token>> = Vec::new();
-        let mut outcomes = Vec::new();
+        let mut untold = Untold::default();
         let mut busy_until = Instant::now();
-        while let Some(timeout) = self.prepare(&mut used, &mut outcomes, busy_until) {
-            tell(&mut outcomes, &mut used);
+        while let Some(timeout) = self.prepare(&mut used, &mut untold, busy_until) {
+            self.tell(&mut untold, &mut used);
             if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != ErrorKind::Interrupted
             {
@@ -74,14 +77,16 @@ impl IoThread {
                     let mut step = self.shared.step();
                     let now = step.now;
                     step.core.on_writable(now, link);
-                    outcomes.append(&mut step.finish_on_io_thread());
+                    step.finish_on_io_thread(&mut untold);
                 }
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
-                    self.read(link, &mut buffer, &mut outcomes);
+                    self.read(link, &mut buffer, &mut untold);
                 }
-                tell(&mut outcomes, &mut used);
+                self.tell(&mut untold, &mut used);
             }
         }
+        // What the last step gave before it saw the end.
+        self.tell(&mut untold, &mut used);
         drop(ending);
     }
 
@@ -89,7 +94,7 @@ impl IoThread {
     fn prepare(
         &self,
         used: &mut Vec<Vec<Token>>,
-        outcomes: &mut Vec<Outcome>,
+        untold: &mut Untold,
         busy_until: Instant,
     ) -> Option<Option<Duration>> {
         let mut step = self.shared.step();
@@ -102,14 +107,14 @@ impl IoThread {
         if core.engine.next_wake().is_some_and(|wake| wake <= now.monotonic) {
             core.engine.on_event(now, Event::Timer, &mut core.effects);
         }
-        outcomes.append(&mut step.finish_on_io_thread());
+        step.finish_on_io_thread(untold);
         let mut core = self.shared.lock();
         if core.is_stopping {
             return None;
         }
         let wake = core.engine.next_wake();
         let spinning = !self.spin.is_zero() && Instant::now() < busy_until;
-        if spinning || !outcomes.is_empty() {
+        if spinning || !untold.is_empty() {
             return Some(Some(Duration::ZERO));
         }
         core.sleeps_until = wake;
@@ -119,7 +124,7 @@ impl IoThread {
     }
 
     /// Reads until nothing is left: readiness is told once.
-    fn read(&self, link: LinkId, buffer: &mut [u8], outcomes: &mut Vec<Outcome>) {
+    fn read(&self, link: LinkId, buffer: &mut [u8], untold: &mut Untold) {
         let Some(stream) = self.shared.lock().stream(link) else { return };
         loop {
             let read = (&*stream).read(buffer);
@@ -147,14 +152,18 @@ impl IoThread {
                     false
                 }
             };
-            outcomes.append(&mut step.finish_on_io_thread());
+            step.finish_on_io_thread(untold);
             if !more {
                 return;
             }
         }
     }
-}
 
-fn tell(outcomes: &mut Vec<Outcome>, used: &mut Vec<Vec<Token>>) {
-    used.extend(outcomes.drain(..).map(Outcome::tell));
+    fn tell(&self, untold: &mut Untold, used: &mut Vec<Vec<Token>>) {
+        used.extend(untold.outcomes.drain(..).map(Outcome::tell));
+        untold.flushes.drain(..).for_each(|flush| flush.set(()));
+        if !untold.tickets.is_empty() {
+            self.shared.told(&mut untold.tickets);
+        }
+    }
 }

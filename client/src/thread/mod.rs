@@ -10,6 +10,7 @@ mod producer;
 mod signal;
 mod socket;
 mod stream;
+mod telling;
 
 pub use admin::Admin;
 pub use consumer::{ConsumeError, Consumer, Records};

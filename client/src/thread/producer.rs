@@ -61,7 +61,9 @@ impl Producer {
         CallbackProducer { producer: self.clone(), callback: Arc::new(callback) }
     }
 
-    /// Sends what lingers, and waits until all that was sent before is delivered or failed.
+    /// Sends what lingers, and waits until all that was sent before is delivered or failed, and
+    /// has been told: every handle is done, every callback was called. From inside a callback it
+    /// does not wait, since the callback is what it would wait for.
     pub fn flush(&self) {
         let signal = Arc::new(Signal::default());
         let mut step = self.inner.shared.step();
@@ -71,6 +73,10 @@ impl Producer {
             return;
         }
         let flush = core.engine.flush(now, &mut core.effects);
+        if core.io_thread == Some(std::thread::current().id()) {
+            step.finish();
+            return;
+        }
         core.flushes.insert(flush, Arc::clone(&signal));
         step.finish();
         signal.wait_until(None);
@@ -124,8 +130,7 @@ impl CallbackProducer {
         self.producer.accept(record, Token::Callback(Arc::clone(&self.callback), tag), false)
     }
 
-    /// As [`Producer::flush`]: afterwards the callbacks of all that was sent before were called, or
-    /// are being called.
+    /// As [`Producer::flush`]: afterwards the callbacks of all that was sent before were called.
     pub fn flush(&self) {
         self.producer.flush();
     }
