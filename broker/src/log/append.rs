@@ -14,7 +14,7 @@ use super::format::blocks;
 use super::format::commit_header::COMMIT_HEADER_BYTES;
 use super::format::log_start;
 use super::partitions::CachedEntry;
-use super::producers::{Claim, Known};
+use super::producers::Known;
 use super::segment::Indexed;
 use super::{Io, LOG_ITSELF, Log, Purpose, State, WaitingFor, append_time};
 use crate::disk::DiskOrder;
@@ -60,8 +60,7 @@ impl Log {
         }
         if let Some(claim) = &entry.claim {
             let Appended { lsn, base_offset, epoch, append_time, .. } = appended;
-            let Claim { sequence, record_count, crc, .. } = *claim;
-            let known = Known { sequence, record_count, crc, lsn, base_offset, epoch, append_time };
+            let known = Known::new(claim, lsn, base_offset, epoch, append_time);
             self.producers.record(claim, known);
         }
         Ok(appended)

@@ -62,6 +62,18 @@ pub struct Known {
 }
 
 impl Known {
+    /// The batch of this claim, appended there.
+    pub fn new(
+        claim: &Claim,
+        lsn: Lsn,
+        base_offset: Offset,
+        epoch: Epoch,
+        append_time: i64,
+    ) -> Self {
+        let Claim { sequence, record_count, crc, .. } = *claim;
+        Self { sequence, record_count, crc, lsn, base_offset, epoch, append_time }
+    }
+
     fn next(&self) -> u32 {
         self.sequence.wrapping_add(self.record_count)
     }
@@ -306,15 +318,9 @@ impl Producers {
                     record_count: batch.record_count,
                     crc: batch.crc,
                 };
-                let known = Known {
-                    sequence: batch.sequence,
-                    record_count: batch.record_count,
-                    crc: batch.crc,
-                    lsn: Lsn(batch.lsn),
-                    base_offset: Offset(batch.base_offset),
-                    epoch: Epoch(batch.epoch),
-                    append_time: batch.append_time,
-                };
+                let (lsn, base_offset) = (Lsn(batch.lsn), Offset(batch.base_offset));
+                let epoch = Epoch(batch.epoch);
+                let known = Known::new(&claim, lsn, base_offset, epoch, batch.append_time);
                 self.record(&claim, known);
             }
         }
@@ -336,15 +342,7 @@ mod tests {
 
     fn record(producers: &mut Producers, claim: &Claim, lsn: u64, time: i64) {
         assert_eq!(producers.judge(claim), Verdict::New, "{claim:?}");
-        let known = Known {
-            sequence: claim.sequence,
-            record_count: claim.record_count,
-            crc: claim.crc,
-            lsn: Lsn(lsn),
-            base_offset: Offset(10 * lsn),
-            epoch: Epoch(1),
-            append_time: time,
-        };
+        let known = Known::new(claim, Lsn(lsn), Offset(10 * lsn), Epoch(1), time);
         producers.record(claim, known);
     }
 

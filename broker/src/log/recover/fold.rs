@@ -227,15 +227,8 @@ impl Fold {
     fn note_producer(&mut self, header: &EntryHeader, body: Option<&[u8]>) {
         let claim = body.and_then(|head| Claim::read(header.partition, head));
         if let Some(claim) = claim {
-            let known = Known {
-                sequence: claim.sequence,
-                record_count: claim.record_count,
-                crc: claim.crc,
-                lsn: header.lsn,
-                base_offset: header.base_offset,
-                epoch: header.epoch,
-                append_time: header.append_time,
-            };
+            let EntryHeader { lsn, base_offset, epoch, append_time, .. } = *header;
+            let known = Known::new(&claim, lsn, base_offset, epoch, append_time);
             self.producers.record(&claim, known);
         }
     }
