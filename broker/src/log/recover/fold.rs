@@ -159,11 +159,13 @@ impl Fold {
         if header.kind == EntryKind::Batch {
             self.note_producer(header, body);
         }
+        let is_own_checkpoint =
+            header.kind == EntryKind::Checkpoint && header.partition == LOG_ITSELF;
+        let image = body.filter(|_| is_own_checkpoint).and_then(checkpoint::decode);
+        if let Some(image) = &image {
+            self.producers.load(&image.producers);
+        }
         if self.from_index {
-            if header.kind == EntryKind::Checkpoint && header.partition == LOG_ITSELF {
-                let image = body.and_then(checkpoint::decode);
-                image.iter().for_each(|image| self.producers.load(&image.producers));
-            }
             self.replay(header, body);
             return;
         }
@@ -176,11 +178,8 @@ impl Fold {
         }
         match header.kind {
             EntryKind::Batch => self.on_batch(partitions, header, position),
-            EntryKind::Checkpoint if header.partition == LOG_ITSELF => {
-                if let Some(image) = body.and_then(checkpoint::decode) {
-                    self.on_states(partitions, &image.partitions);
-                    self.producers.load(&image.producers);
-                }
+            EntryKind::Checkpoint if is_own_checkpoint => {
+                image.iter().for_each(|image| self.on_states(partitions, &image.partitions));
             }
             EntryKind::LogStart if is_planted(Bug::LogStartForgotten) => {}
             EntryKind::LogStart => {
