@@ -31,12 +31,8 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// From the head of a stored batch; `None` if it names no producer.
-    pub fn read(partition: PartitionId, batch: &[u8]) -> Option<Self> {
-        let crc = u32::from_le_bytes(*batch.first_chunk()?);
-        let records_len = u32::from_le_bytes(*batch.get(8..)?.first_chunk()?);
-        let len = corelog_protocol::batch::BATCH_HEADER_BYTES + records_len as usize;
-        let header = BatchHeader::check(batch, len).ok()?;
+    /// Of a batch with this header and this checksum; `None` if it names no producer.
+    pub fn of(partition: PartitionId, header: &BatchHeader, crc: u32) -> Option<Self> {
         (header.producer_id != ProducerId(0)).then_some(Self {
             partition,
             producer: header.producer_id,
@@ -45,6 +41,14 @@ impl Claim {
             record_count: header.record_count,
             crc,
         })
+    }
+
+    /// From the head of a stored batch; `None` if it names no producer.
+    pub fn read(partition: PartitionId, batch: &[u8]) -> Option<Self> {
+        let crc = u32::from_le_bytes(*batch.first_chunk()?);
+        let records_len = u32::from_le_bytes(*batch.get(8..)?.first_chunk()?);
+        let len = corelog_protocol::batch::BATCH_HEADER_BYTES + records_len as usize;
+        Self::of(partition, &BatchHeader::check(batch, len).ok()?, crc)
     }
 }
 

@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use corelog_protocol::ErrorCode;
 use corelog_protocol::ids::{Epoch, LaneId, Lsn, Offset, PartitionId, ShardId};
-use corelog_protocol::produce::Produce;
 
 use crate::log::{Log, ReadId};
-use crate::memory::Piece;
+use crate::shard::batch::NewBatch;
 use crate::shard::event::Conn;
 use crate::shard::jobs::JobId;
 use crate::shard::message::Token;
@@ -60,16 +59,6 @@ pub struct Pending {
     pub deadline: Monotonic,
 }
 
-/// A batch that another shard forwarded, waiting for room.
-#[derive(Clone, Copy, Debug)]
-pub struct Adopted {
-    pub origin: Origin,
-    pub produce: Produce,
-    pub record_count: u32,
-    pub batch: Piece,
-    pub received_at: Monotonic,
-}
-
 /// What waits for a read from the disk.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Reader {
@@ -91,7 +80,8 @@ pub struct Lane {
     pub is_busy: bool,
     /// Connections with a batch for this lane, first come first served.
     pub waiting: VecDeque<Conn>,
-    pub adopted: VecDeque<Adopted>,
+    /// Batches that other shards forwarded, waiting for room.
+    pub adopted: VecDeque<NewBatch>,
     pub reads: BTreeMap<ReadId, Reader>,
     /// Could not even wait for the disk: too many did.
     pub reads_put_off: VecDeque<Reader>,

@@ -10,6 +10,7 @@ use corelog_protocol::ids::TopicId;
 use corelog_protocol::message::{Fetch, FetchedPartition, OffsetsAnswer, OffsetsQuery};
 use corelog_protocol::produce::{Produce, ProduceAck};
 
+use super::batch::CheckedBatch;
 use crate::disk::DirectoryId;
 use crate::metadata::topic::{TopicChanges, TopicSettings};
 use crate::metadata::view::View;
@@ -31,7 +32,7 @@ pub enum ShardMessage {
     Produce {
         token: Token,
         produce: Produce,
-        record_count: u32,
+        checked: CheckedBatch,
         batch: Vec<u8>,
     },
     Fetch {

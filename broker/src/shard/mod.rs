@@ -10,6 +10,7 @@
 //! and asks for a turn to go on; no request is dropped without an answer while its connection lives.
 
 pub mod admission;
+mod batch;
 mod boot;
 pub mod config;
 pub mod counters;

@@ -3,37 +3,28 @@
 //! The refusals before the append are definite: nothing was appended. What fails after it (a
 //! directory that breaks, a deadline) may still survive, and says so.
 
-use corelog_protocol::batch::{BatchError, BatchView, Compression};
+use corelog_protocol::batch::BatchError;
 use corelog_protocol::entry::{EntryKind, entry_bytes};
 use corelog_protocol::frame::{FrameHeader, FrameKind};
 use corelog_protocol::ids::Lsn;
 use corelog_protocol::produce::{Produce, ProduceAck, StageTimes};
 use corelog_protocol::{Durability, ErrorCode};
 
+use super::batch::{CheckedBatch, NewBatch, deadline_of};
 use super::event::Conn;
-use super::lane::{Adopted, Origin, Pending};
+use super::lane::{Origin, Pending};
 use super::message::{Answer, Refusal};
 use super::receive::Flow;
 use super::replies::{OVERLOADED, RECOVERING, STOPPING};
 use super::{Cx, Shard};
 use crate::limits::{RETRY_AFTER_MS, SESSION_QUANTUM_BYTES};
-use crate::log::{AppendError, Body, Claim, Known, NewEntry, Verdict};
+use crate::log::{AppendError, Body, Known, NewEntry, Verdict};
 use crate::memory::{Memory, Piece};
 use crate::planted::{Bug, is_planted};
 use crate::session::Wait;
 use crate::time::{Monotonic, Nanos};
 
 const KIND: u8 = FrameKind::Produce.to_wire();
-
-/// A batch on its way into a lane of this shard.
-struct NewBatch {
-    origin: Origin,
-    produce: Produce,
-    record_count: u32,
-    batch: Piece,
-    socket_ns: u32,
-    received_at: Monotonic,
-}
 
 /// Why a batch was not appended.
 enum NotAppended {
@@ -82,14 +73,14 @@ impl Shard {
             self.refuse(cx, origin, KIND, OVERLOADED);
             return Flow::Done;
         }
-        let record_count = match check_batch(cx.memory.piece(batch)) {
-            Ok(record_count) => record_count,
+        let checked = match CheckedBatch::check(produce.partition, cx.memory.piece(batch)) {
+            Ok(checked) => checked,
             Err(error) => {
                 self.refuse_batch(cx, origin, error);
                 return Flow::Done;
             }
         };
-        let new = NewBatch { origin, produce, record_count, batch, socket_ns, received_at };
+        let new = NewBatch { origin, produce, checked, batch, socket_ns, received_at };
         match self.append_batch(cx, usize::from(lane), &new) {
             Ok(()) => Flow::Done,
             Err(NotAppended::Wait) => {
@@ -126,9 +117,9 @@ impl Shard {
                 return Flow::Done;
             }
         };
-        match check_batch(cx.memory.piece(batch)) {
-            Ok(record_count) => {
-                self.forward_produce(cx, shard, conn, header, produce, record_count, batch);
+        match CheckedBatch::check(produce.partition, cx.memory.piece(batch)) {
+            Ok(checked) => {
+                self.forward_produce(cx, shard, conn, header, produce, checked, batch);
             }
             Err(error) => self.refuse_batch(cx, origin, error),
         }
@@ -141,7 +132,7 @@ impl Shard {
         cx: &mut Cx<'_, M>,
         origin: Origin,
         produce: Produce,
-        record_count: u32,
+        checked: CheckedBatch,
         bytes: &[u8],
     ) {
         self.counters.requests_adopted += 1;
@@ -159,7 +150,7 @@ impl Shard {
         cx.memory.bytes_mut(slot)[..bytes.len()].copy_from_slice(bytes);
         let batch = Piece::new(slot, 0, bytes.len());
         let received_at = cx.now.monotonic;
-        let adopted = Adopted { origin, produce, record_count, batch, received_at };
+        let adopted = NewBatch { origin, produce, checked, batch, socket_ns: 0, received_at };
         self.lanes[usize::from(lane)].adopted.push_back(adopted);
         self.resume_all_adopted(cx, usize::from(lane));
     }
@@ -174,12 +165,11 @@ impl Shard {
     /// Appends the oldest forwarded batch. Returns the bytes touched.
     pub(super) fn resume_adopted<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize) -> i64 {
         let Some(&adopted) = self.lanes[lane].adopted.front() else { return 0 };
-        let Adopted { origin, produce, record_count, batch, received_at } = adopted;
-        let new = NewBatch { origin, produce, record_count, batch, socket_ns: 0, received_at };
-        match self.append_batch(cx, lane, &new) {
+        let NewBatch { origin, batch, .. } = adopted;
+        match self.append_batch(cx, lane, &adopted) {
             Err(NotAppended::Wait) => return 0,
             // An ack of level `none` is not sent, but the one who forwarded waits for an answer.
-            Ok(()) if produce.durability == Durability::None => {
+            Ok(()) if adopted.produce.durability == Durability::None => {
                 self.answer(cx, origin, Answer::Nothing);
             }
             Ok(()) => {}
@@ -203,7 +193,7 @@ impl Shard {
         let now = cx.now.monotonic;
         for _ in 0..self.lanes[lane].adopted.len() {
             let Some(adopted) = self.lanes[lane].adopted.pop_front() else { break };
-            if now <= deadline_of(&adopted.produce, adopted.received_at) {
+            if now <= adopted.deadline() {
                 self.lanes[lane].adopted.push_back(adopted);
                 continue;
             }
@@ -220,15 +210,14 @@ impl Shard {
         new: &NewBatch,
     ) -> Result<(), NotAppended> {
         let now = cx.now.monotonic;
-        let NewBatch { produce, record_count, batch, .. } = *new;
-        let deadline = deadline_of(&produce, new.received_at);
+        let NewBatch { produce, checked: CheckedBatch { record_count, claim }, batch, .. } = *new;
+        let deadline = new.deadline();
         if now > deadline {
             self.counters.requests_expired += 1;
             return Err(NotAppended::Refused(EXPIRED));
         }
         let found = self.partitions.get(produce.partition);
         let partition_at = found.map_or(0, |found| found.log_at);
-        let claim = Claim::read(produce.partition, cx.memory.piece(batch));
         if let Some(claim) = &claim {
             match self.lanes[lane].log.judge(claim) {
                 Verdict::New => {}
@@ -331,7 +320,7 @@ impl Shard {
             queue_ns: saturate(now - new.received_at),
             want_stages: produce.want_stages,
             appended_at: now,
-            deadline: deadline_of(produce, new.received_at),
+            deadline: new.deadline(),
         };
         if produce.durability.is_durable() && !is_durable && !is_planted(Bug::DuplicateAckedEarly) {
             self.lanes[lane].log.hurry();
@@ -432,25 +421,6 @@ impl Shard {
 
 const EXPIRED: Refusal =
     Refusal::new(ErrorCode::Expired, "the deadline passed before the batch was appended");
-
-fn deadline_of(produce: &Produce, received_at: Monotonic) -> Monotonic {
-    match produce.timeout_ms {
-        0 => Monotonic(u64::MAX),
-        timeout_ms => received_at + Nanos::from_millis(u64::from(timeout_ms)),
-    }
-}
-
-/// Header, checksum, records: each once.
-fn check_batch(bytes: &[u8]) -> Result<u32, BatchError> {
-    let batch = BatchView::check_header(bytes)?;
-    if !is_planted(Bug::BodyChecksumNotChecked) {
-        batch.check_crc()?;
-    }
-    if batch.header().compression == Compression::None {
-        batch.check_records()?;
-    }
-    Ok(batch.header().record_count)
-}
 
 fn ack_of(pending: &Pending, level: Durability, stages: StageTimes) -> ProduceAck {
     ProduceAck {

@@ -5,6 +5,7 @@ use corelog_protocol::frame::{FrameHeader, FrameKind};
 use corelog_protocol::ids::{PartitionId, ShardId};
 use corelog_protocol::produce::Produce;
 
+use super::batch::CheckedBatch;
 use super::effect::Effect;
 use super::event::Conn;
 use super::jobs::JobId;
@@ -98,7 +99,7 @@ impl Shard {
         conn: Conn,
         header: &FrameHeader,
         produce: Produce,
-        record_count: u32,
+        checked: CheckedBatch,
         batch: Piece,
     ) {
         let correlation = header.correlation;
@@ -107,8 +108,7 @@ impl Shard {
             let bytes = cx.memory.piece(batch).to_vec();
             let kind = ForwardKind::Produce { conn, correlation };
             let forward = Forward { shard, kind, held_bytes };
-            let message =
-                |token| ShardMessage::Produce { token, produce, record_count, batch: bytes };
+            let message = |token| ShardMessage::Produce { token, produce, checked, batch: bytes };
             if self.forward(cx, forward, message).is_some() {
                 self.counters.requests_forwarded += 1;
                 return;
@@ -127,8 +127,8 @@ impl Shard {
         match message {
             ShardMessage::View(view) => self.on_view(cx, view),
             ShardMessage::ViewApplied { version } => self.on_view_applied(cx, from, version),
-            ShardMessage::Produce { token, produce, record_count, batch } => {
-                self.on_forwarded_produce(cx, origin(token), produce, record_count, &batch);
+            ShardMessage::Produce { token, produce, checked, batch } => {
+                self.on_forwarded_produce(cx, origin(token), produce, checked, &batch);
             }
             ShardMessage::Fetch { token, fetch } => self.on_forwarded_fetch(cx, from, token, fetch),
             ShardMessage::FetchHurry { token } => {
