@@ -2,13 +2,14 @@
 //!
 //! `step` is the only door. It takes one event, lets the part concerned decide, then settles: what
 //! the logs have to say is heard, replies are sent (one send per connection), the next deadline is
-//! set. Each part is a file: `receive` (bytes to frames), `session_requests` (frames to requests),
-//! `produce`, `fetch`, `offsets`, `topics`, `status`; `route` and `gather` for what belongs to
-//! other shards; `admission`, `timers`, `boot`, `stop`.
+//! set. Each part is a file: `receive` (bytes to frames), `requests` (frames to requests), `produce`
+//! (of what `batch` has checked), `acks`, `fetch`, `offsets`, `topics`, `status`; `route` and `gather`
+//! for what belongs to other shards; `admission`, `timers`, `boot`, `stop`.
 //!
 //! Invariants: nothing here opens a file or socket or asks a clock; a step touches about 64 KiB
 //! and asks for a turn to go on; no request is dropped without an answer while its connection lives.
 
+mod acks;
 pub mod admission;
 mod batch;
 mod boot;

@@ -1,30 +1,27 @@
-//! Produce: check once, append once, acknowledge at the level asked for.
+//! Produce: check once, append once. What is told after that is in `acks`.
 //!
-//! The refusals before the append are definite: nothing was appended. What fails after it (a
-//! directory that breaks, a deadline) may still survive, and says so.
+//! The refusals here are definite: nothing was appended.
 
 use corelog_protocol::batch::BatchError;
-use corelog_protocol::entry::{EntryKind, entry_bytes};
+use corelog_protocol::entry::EntryKind;
 use corelog_protocol::frame::{FrameHeader, FrameKind};
-use corelog_protocol::ids::Lsn;
-use corelog_protocol::produce::{Produce, ProduceAck, StageTimes};
+use corelog_protocol::produce::Produce;
 use corelog_protocol::{Durability, ErrorCode};
 
+use super::acks::saturate;
 use super::batch::{CheckedBatch, NewBatch, deadline_of};
 use super::event::Conn;
-use super::lane::{Origin, Pending};
+use super::lane::Origin;
 use super::message::{Answer, Refusal};
 use super::receive::Flow;
 use super::replies::{OVERLOADED, RECOVERING, STOPPING};
 use super::{Cx, Shard};
 use crate::limits::{RETRY_AFTER_MS, SESSION_QUANTUM_BYTES};
-use crate::log::{AppendError, Body, Known, NewEntry, Verdict};
+use crate::log::{AppendError, Body, NewEntry, Verdict};
 use crate::memory::{Memory, Piece};
-use crate::planted::{Bug, is_planted};
 use crate::session::Wait;
-use crate::time::{Monotonic, Nanos};
 
-const KIND: u8 = FrameKind::Produce.to_wire();
+pub(super) const KIND: u8 = FrameKind::Produce.to_wire();
 
 /// Why a batch was not appended.
 enum NotAppended {
@@ -209,10 +206,8 @@ impl Shard {
         lane: usize,
         new: &NewBatch,
     ) -> Result<(), NotAppended> {
-        let now = cx.now.monotonic;
         let NewBatch { produce, checked: CheckedBatch { record_count, claim }, batch, .. } = *new;
-        let deadline = new.deadline();
-        if now > deadline {
+        if cx.now.monotonic > new.deadline() {
             self.counters.requests_expired += 1;
             return Err(NotAppended::Refused(EXPIRED));
         }
@@ -260,179 +255,13 @@ impl Shard {
         self.counters.batches_in += 1;
         self.counters.records_in += u64::from(record_count);
         self.counters.batch_bytes_in += u64::from(batch.len);
-        let level = produce.durability;
-        let mut pending = Pending {
-            lsn: appended.lsn,
-            origin: new.origin,
-            base_offset: appended.base_offset,
-            epoch: appended.epoch,
-            append_time: appended.append_time,
-            partition: produce.partition,
-            record_count,
-            bytes: entry_bytes(batch.len as usize) as u32,
-            socket_ns: new.socket_ns,
-            queue_ns: saturate(now - new.received_at),
-            want_stages: produce.want_stages,
-            appended_at: now,
-            deadline,
-        };
-        if !level.is_durable() {
-            // One replica is its own quorum. Its memory is all that these levels ask for.
-            let reached = Durability::QuorumMemory;
-            pending.deadline = Monotonic(u64::MAX);
-            pending.origin = Origin::Nobody;
-            if level.is_acknowledged() {
-                let stages = StageTimes {
-                    socket_ns: pending.socket_ns,
-                    queue_ns: pending.queue_ns,
-                    ..StageTimes::default()
-                };
-                let ack = ack_of(&pending, reached, stages);
-                self.ack(cx, new.origin, &ack);
-            }
-        }
-        self.lanes[lane].push_pending(pending);
+        self.acknowledge(cx, lane, new, &appended);
         Ok(())
-    }
-
-    /// The batch is in the log already: it is told its first place, as soon as that is at the level asked for.
-    fn acknowledge_again<M: Memory>(
-        &mut self,
-        cx: &mut Cx<'_, M>,
-        lane: usize,
-        new: &NewBatch,
-        known: &Known,
-    ) {
-        let now = cx.now.monotonic;
-        let produce = &new.produce;
-        let is_durable = known.lsn < self.lanes[lane].log.durable_end();
-        let pending = Pending {
-            // It waits with the last entry so far: its own may have left the queue.
-            lsn: Lsn(self.lanes[lane].log.next_lsn().0 - 1),
-            origin: new.origin,
-            base_offset: known.base_offset,
-            epoch: known.epoch,
-            append_time: known.append_time,
-            partition: produce.partition,
-            record_count: known.record_count,
-            bytes: 0,
-            socket_ns: new.socket_ns,
-            queue_ns: saturate(now - new.received_at),
-            want_stages: produce.want_stages,
-            appended_at: now,
-            deadline: new.deadline(),
-        };
-        if produce.durability.is_durable() && !is_durable && !is_planted(Bug::DuplicateAckedEarly) {
-            self.lanes[lane].log.hurry();
-            return self.lanes[lane].push_pending(pending);
-        }
-        if produce.durability.is_acknowledged() {
-            let reached = match is_durable || produce.durability.is_durable() {
-                true => Durability::QuorumDurable,
-                false => Durability::QuorumMemory,
-            };
-            let stages = StageTimes {
-                socket_ns: pending.socket_ns,
-                queue_ns: pending.queue_ns,
-                ..StageTimes::default()
-            };
-            let ack = ack_of(&pending, reached, stages);
-            self.ack(cx, new.origin, &ack);
-        }
-    }
-
-    /// Everything through this LSN is durable, and since there is one replica, committed.
-    pub(super) fn on_durable<M: Memory>(
-        &mut self,
-        cx: &mut Cx<'_, M>,
-        lane: usize,
-        through: Lsn,
-        write_done_at: Monotonic,
-        flush_done_at: Monotonic,
-    ) {
-        let now = cx.now.monotonic;
-        loop {
-            let target = &mut self.lanes[lane];
-            let Some(pending) = target.pending.front().copied() else { break };
-            if pending.lsn > through {
-                break;
-            }
-            target.pending.pop_front();
-            self.wake_waiters(pending.partition, pending.bytes);
-            if pending.origin == Origin::Nobody {
-                continue;
-            }
-            let mut stages = StageTimes::default();
-            if pending.want_stages {
-                let gathered_at = self.lanes[lane].gathered_at(pending.lsn).unwrap_or(now);
-                stages = StageTimes {
-                    socket_ns: pending.socket_ns,
-                    queue_ns: pending.queue_ns,
-                    append_ns: saturate(gathered_at.min(write_done_at) - pending.appended_at),
-                    write_ns: saturate(write_done_at - gathered_at),
-                    flush_ns: saturate(flush_done_at - write_done_at),
-                    replicate_ns: 0,
-                    quorum_ns: 0,
-                    reply_ns: saturate(now - flush_done_at),
-                };
-            }
-            let ack = ack_of(&pending, Durability::QuorumDurable, stages);
-            self.ack(cx, pending.origin, &ack);
-        }
-        let target = &mut self.lanes[lane];
-        if target.pending.is_empty() {
-            target.turns.clear();
-            target.deadline_min = Monotonic(u64::MAX);
-        }
-    }
-
-    /// The lane's directory failed: what is not durable may or may not survive.
-    pub(super) fn fail_pending<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize) {
-        let failed = "the data directory failed before the batch was durable";
-        while let Some(pending) = self.lanes[lane].pending.pop_front() {
-            self.refuse(cx, pending.origin, KIND, Refusal::new(ErrorCode::StorageFailed, failed));
-        }
-        self.lanes[lane].turns.clear();
-        self.lanes[lane].deadline_min = Monotonic(u64::MAX);
-    }
-
-    /// Tells those whose deadline has passed that the outcome is open. Their batches stay.
-    pub(super) fn expire_pending<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize) {
-        let now = cx.now.monotonic;
-        if self.lanes[lane].deadline_min > now {
-            return;
-        }
-        let mut next = Monotonic(u64::MAX);
-        for at in 0..self.lanes[lane].pending.len() {
-            let pending = &mut self.lanes[lane].pending[at];
-            if pending.deadline > now {
-                next = next.min(pending.deadline);
-                continue;
-            }
-            let origin = std::mem::replace(&mut pending.origin, Origin::Nobody);
-            pending.deadline = Monotonic(u64::MAX);
-            self.counters.requests_expired += 1;
-            let late = "the deadline passed before the batch was durable";
-            self.refuse(cx, origin, KIND, Refusal::new(ErrorCode::DeadlineExceeded, late));
-        }
-        self.lanes[lane].deadline_min = next;
     }
 }
 
 const EXPIRED: Refusal =
     Refusal::new(ErrorCode::Expired, "the deadline passed before the batch was appended");
-
-fn ack_of(pending: &Pending, level: Durability, stages: StageTimes) -> ProduceAck {
-    ProduceAck {
-        base_offset: pending.base_offset,
-        epoch: pending.epoch,
-        append_time: pending.append_time,
-        partition: pending.partition,
-        record_count: pending.record_count,
-        level: if is_planted(Bug::LevelOverstated) { Durability::QuorumDurable } else { level },
-        stages: pending.want_stages.then_some(stages),
-    }
-}
 
 fn append_refusal(error: AppendError) -> Refusal {
     let refusal = Refusal::new;
@@ -479,8 +308,4 @@ fn sequence_refusal(verdict: Verdict) -> Refusal {
         }
         Verdict::New | Verdict::Duplicate(_) => unreachable!("these are no refusals"),
     }
-}
-
-fn saturate(length: Nanos) -> u32 {
-    u32::try_from(length.0).unwrap_or(u32::MAX)
 }
