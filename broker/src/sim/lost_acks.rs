@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use corelog::engine::{Config, Effect, Engine, Event, LinkId, Monotonic, Now};
 use corelog::{Durability, Record};
-use corelog_protocol::message::{TopicCreate, TopicCreateReply, TopicInfo, TopicSettings};
+use corelog_protocol::message::{TopicInfo, TopicSettings};
 use corelog_protocol::preamble::PREAMBLE_BYTES;
 
 use super::scene::{Client, World};
@@ -78,7 +78,7 @@ struct Run {
 
 /// Sends so many records. The error says what was wrong.
 pub fn run(seed: u64, sends: u64) -> Result<Outcome, String> {
-    let mut run = Run::begin(seed)?;
+    let mut run = Run::begin(seed);
     while run.outcome.sends < sends {
         run.hand_over(BURST.min(sends - run.outcome.sends));
         run.settle()?;
@@ -88,7 +88,7 @@ pub fn run(seed: u64, sends: u64) -> Result<Outcome, String> {
 }
 
 impl Run {
-    fn begin(seed: u64) -> Result<Self, String> {
+    fn begin(seed: u64) -> Self {
         let mut world = World::with(1, |_| {});
         let admin = world.client(0);
         let settings = TopicSettings {
@@ -97,9 +97,7 @@ impl Run {
             retention_ms: None,
             retention_bytes: Some(KEPT_BYTES),
         };
-        world.ask(admin, 2, &TopicCreate { name: TOPIC.into(), settings, timeout_ms: 0 });
-        let reply = world.take_one(admin);
-        TopicCreateReply::decode(&reply.control).map_err(|error| error.to_string())?;
+        world.create_topic_with(admin, TOPIC, settings);
         world.hang_up(admin);
         let mut config = Config::new(vec![std::net::SocketAddr::from(([127, 0, 0, 1], 7420))]);
         config.producer.durability = Durability::QuorumDurable;
@@ -107,7 +105,7 @@ impl Run {
         config.producer.linger_nanos = MILLIS;
         config.producer.delivery_nanos_max = u64::MAX / 4;
         config.reconnect_nanos_max = 20 * MILLIS;
-        Ok(Self {
+        Self {
             world,
             engine: Engine::new(config, seed),
             effects: Vec::new(),
@@ -118,7 +116,7 @@ impl Run {
             acknowledged: vec![0; PARTITIONS as usize],
             cuts: 0,
             outcome: Outcome::default(),
-        })
+        }
     }
 
     fn now(&self) -> Now {

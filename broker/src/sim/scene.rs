@@ -524,6 +524,15 @@ impl World {
     pub fn create_topic(&mut self, client: Client, name: &str, partitions: u32) -> TopicInfo {
         let settings =
             TopicSettings { partitions, replicas: 0, retention_ms: None, retention_bytes: None };
+        self.create_topic_with(client, name, settings)
+    }
+
+    pub fn create_topic_with(
+        &mut self,
+        client: Client,
+        name: &str,
+        settings: TopicSettings,
+    ) -> TopicInfo {
         self.ask(client, 2, &TopicCreate { name: name.into(), settings, timeout_ms: 0 });
         let frame = self.take_one(client);
         if frame.kind == FrameKind::Error {
