@@ -2,6 +2,7 @@
 //! panic, or lose more than the entry it is in. Every bit: `simulate --flips`.
 
 use corelog_broker::sim::sweep::flips::{FlipCount, Target};
+use corelog_broker::sim::threads::add_up;
 
 const SEED: u64 = 7;
 
@@ -12,18 +13,8 @@ const STRIDE: u64 = 997;
 fn every_bit_of_headers_and_footers_and_some_of_bodies_is_noticed_or_harmless() {
     println!("seed {SEED}");
     let target = Target::build(SEED).unwrap();
-    let mut total = FlipCount::default();
-    let parts: Vec<_> = std::thread::scope(|scope| {
-        let target = &target;
-        let parts = [0, 1].map(|part| scope.spawn(move || target.flip(STRIDE, part, 2)));
-        parts.map(|part| part.join().unwrap()).into()
-    });
-    for part in parts {
-        match part {
-            Ok(count) => total.add(&count),
-            Err(violation) => panic!("{violation}"),
-        }
-    }
+    let flip = |part| target.flip(STRIDE, part, 2);
+    let total = add_up(2, 2, flip, FlipCount::add, |_, _, _| ()).unwrap();
     println!("{total}, of a directory of {} bits", target.bits());
     assert!(total.harmless > 0);
     assert!(total.rebuilt > 0, "no flip hit a footer");

@@ -1,8 +1,8 @@
 //! Runs the simulator over seeds, and says what it did and what it found.
 
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
@@ -14,6 +14,7 @@ use corelog_broker::sim::run::{LENGTH_DEFAULT, run_seed, seeds_until_caught};
 use corelog_broker::sim::stories;
 use corelog_broker::sim::sweep::long;
 use corelog_broker::sim::tally::Tally;
+use corelog_broker::sim::threads::share_out;
 
 /// Runs brokers with their clients in virtual time, on disks and networks that fail.
 #[derive(Parser)]
@@ -66,14 +67,11 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
         SEED.with(|seed| eprintln!("seed {}: {panic}", seed.get()));
     }));
-    if options.sweep || options.flips {
+    if options.sweep || options.flips || options.lost_acks.is_some() {
         return exhaust(&options);
     }
     if options.planted {
         return planted(&options);
-    }
-    if let Some(sends) = options.lost_acks {
-        return lost_acks(&options, sends);
     }
     let bug = match options.plant.as_deref().map(bug_of) {
         None => Bug::None,
@@ -86,7 +84,7 @@ fn main() -> ExitCode {
     run(&options, bug)
 }
 
-/// The crash sweep, and the flips.
+/// The crash sweep, the flips, and the lost acknowledgments.
 fn exhaust(options: &Options) -> ExitCode {
     let began = Instant::now();
     let say = |line: &str| println!("{:>7.1} s  {line}", began.elapsed().as_secs_f64());
@@ -94,85 +92,35 @@ fn exhaust(options: &Options) -> ExitCode {
     let long = long::Options {
         seed: options.seed,
         seeds: options.seeds.unwrap_or(defaults.seeds),
-        threads: options.jobs.max(1),
+        threads: options.jobs,
         flip_stride: options.stride.max(1),
         ..defaults
     };
     // A panic is caught where it belongs, and told as a violation.
     std::panic::set_hook(Box::new(|_| {}));
     let mut failed = false;
-    if options.sweep {
-        match long::crashes(&long, &say) {
-            Ok(total) => say(&format!("SWEEP: {} lives, {total}. No violation.", total.lives)),
-            Err(violation) => {
-                say(&format!("VIOLATION {violation}"));
-                failed = true;
-            }
-        }
-    }
-    if options.flips {
-        match long::flips(&long, &say) {
-            Ok(total) => say(&format!("FLIPS: {total}. No violation.")),
-            Err(violation) => {
-                say(&format!("VIOLATION {violation}"));
-                failed = true;
-            }
-        }
-    }
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
-}
-
-/// A producer per thread.
-fn lost_acks(options: &Options, sends: u64) -> ExitCode {
-    /// Records of one run: then another seed, another broker.
-    const PART: u64 = 1_000_000;
-    let began = Instant::now();
-    let next = AtomicU64::new(0);
-    let parts = sends.div_ceil(PART);
-    let state = Mutex::new((lost_acks::Outcome::default(), None::<String>));
-    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
-    let work = || {
-        loop {
-            let part = next.fetch_add(1, Ordering::Relaxed);
-            if part >= parts {
-                return;
-            }
-            let seed = options.seed + part;
-            let told = lost_acks::run(seed, PART.min(sends - part * PART));
-            let mut state = state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            match told {
-                Ok(outcome) => state.0.add(&outcome),
-                Err(violation) => {
-                    state.1.get_or_insert(format!("seed {seed}: {violation}"));
-                    next.store(parts, Ordering::Relaxed);
-                }
-            }
-            if (part + 1).is_multiple_of(10) {
-                println!("{:>7.1} s  {:?}", began.elapsed().as_secs_f64(), state.0);
-            }
+    let mut conclude = |finding: Result<String, String>| match finding {
+        Ok(total) => say(&format!("{total}. No violation.")),
+        Err(violation) => {
+            say(&format!("VIOLATION {violation}"));
+            failed = true;
         }
     };
-    std::thread::scope(|scope| {
-        (0..options.jobs.max(1)).for_each(|_| {
-            scope.spawn(work);
-        });
-    });
-    let (outcome, violation) = state.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let seconds = began.elapsed().as_secs_f64();
-    println!("{seconds:>7.1} s  {outcome:?}");
-    match violation {
-        Some(violation) => {
-            println!("VIOLATION {violation}");
-            ExitCode::FAILURE
-        }
-        None => {
-            println!(
-                "LOST ACKS: {} records sent, each stands once and in order. No violation.",
-                outcome.sends
-            );
-            ExitCode::SUCCESS
-        }
+    if options.sweep {
+        let total = long::crashes(&long, &say);
+        conclude(total.map(|total| format!("SWEEP: {} lives, {total}", total.lives)));
     }
+    if options.flips {
+        conclude(long::flips(&long, &say).map(|total| format!("FLIPS: {total}")));
+    }
+    if let Some(sends) = options.lost_acks {
+        let outcome = lost_acks::run_all(options.seed, sends, options.jobs, &say);
+        conclude(outcome.map(|outcome| {
+            let sends = outcome.sends;
+            format!("LOST ACKS: {sends} records sent, each stands once and in order")
+        }));
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn bug_of(name: &str) -> Option<Bug> {
@@ -195,6 +143,9 @@ struct Totals {
     failures: Vec<(u64, String)>,
 }
 
+/// So many seeds may fail until no other is begun.
+const FAILURES_MAX: usize = 20;
+
 fn run(options: &Options, bug: Bug) -> ExitCode {
     let length = options.length_ms * 1_000_000;
     let single = options.seeds.is_none() && options.hours.is_none();
@@ -207,53 +158,39 @@ fn run(options: &Options, bug: Bug) -> ExitCode {
         print!("{}", Plan::draw(options.seed, length));
     }
     let began = Instant::now();
-    let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let totals = Mutex::new(Totals::default());
-    let work = || {
-        while !stop.load(Ordering::Relaxed) {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= count {
-                return;
-            }
-            let seed = options.seed + number;
-            SEED.with(|cell| cell.set(seed));
-            let seed_began = Instant::now();
-            let outcome = run_seed(seed, length, bug, options.trace && single);
-            let seconds = seed_began.elapsed().as_secs_f64();
-            if seconds > 5.0 {
-                eprintln!("seed {seed} took {seconds:.1} s for {} events", outcome.events);
-            }
-            let mut failure = outcome.violation.map(|violation| violation.to_string());
-            if options.twice && failure.is_none() {
-                let again = run_seed(seed, length, bug, false);
-                if again.hash != outcome.hash {
-                    failure = Some(format!(
-                        "two runs differ: {:016x} and {:016x}",
-                        outcome.hash, again.hash
-                    ));
-                }
-            }
-            outcome.lines.iter().for_each(|line| println!("{line}"));
-            let mut totals = totals.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            totals.tally.merge(&outcome.tally);
-            totals.seeds += 1;
-            totals.events += outcome.events;
-            totals.virtual_nanos += outcome.virtual_nanos;
-            totals.hash ^= outcome.hash.rotate_left((seed % 64) as u32);
-            if let Some(failure) = failure {
-                eprintln!("VIOLATION seed {seed}: {failure}");
-                totals.failures.push((seed, failure));
-                stop.store(totals.failures.len() >= 20, Ordering::Relaxed);
-            }
-            if totals.virtual_nanos >= nanos_max {
-                stop.store(true, Ordering::Relaxed);
+    share_out(options.jobs, count, |number| {
+        let seed = options.seed + number;
+        SEED.with(|cell| cell.set(seed));
+        let seed_began = Instant::now();
+        let outcome = run_seed(seed, length, bug, options.trace && single);
+        let seconds = seed_began.elapsed().as_secs_f64();
+        if seconds > 5.0 {
+            eprintln!("seed {seed} took {seconds:.1} s for {} events", outcome.events);
+        }
+        let mut failure = outcome.violation.map(|violation| violation.to_string());
+        if options.twice && failure.is_none() {
+            let again = run_seed(seed, length, bug, false);
+            if again.hash != outcome.hash {
+                failure =
+                    Some(format!("two runs differ: {:016x} and {:016x}", outcome.hash, again.hash));
             }
         }
-    };
-    std::thread::scope(|scope| {
-        (0..options.jobs.max(1)).for_each(|_| {
-            scope.spawn(work);
-        });
+        outcome.lines.iter().for_each(|line| println!("{line}"));
+        let mut totals = totals.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        totals.tally.merge(&outcome.tally);
+        totals.seeds += 1;
+        totals.events += outcome.events;
+        totals.virtual_nanos += outcome.virtual_nanos;
+        totals.hash ^= outcome.hash.rotate_left((seed % 64) as u32);
+        if let Some(failure) = failure {
+            eprintln!("VIOLATION seed {seed}: {failure}");
+            totals.failures.push((seed, failure));
+        }
+        match totals.failures.len() >= FAILURES_MAX || totals.virtual_nanos >= nanos_max {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
     });
     let totals = totals.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     report(options, &totals, began.elapsed().as_secs_f64())
@@ -313,43 +250,35 @@ fn planted(options: &Options) -> ExitCode {
     const STARTS: [u64; 5] = [1, 10_001, 20_001, 30_001, 40_001];
     let bound = options.seeds.unwrap_or(500);
     std::panic::set_hook(Box::new(|_| {}));
-    let next = AtomicU64::new(0);
     let lines = Mutex::new(vec![None; Bug::ALL.len()]);
-    let work = || {
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed) as usize;
-            let Some(bug) = Bug::ALL.get(index).copied() else { return };
-            let mut counts = Vec::new();
-            let mut example = String::new();
-            for start in STARTS {
-                let caught = match bug {
-                    // Its tail is too rare in a whole broker: the sweep makes nothing else.
-                    Bug::SupersededResurrected => long::lives_until_caught(bug, start, bound)
-                        .map(|(count, sign)| (count, format!("sweep: {sign}"))),
-                    // Their occasions are rare too: a refusal before an accepted batch, a copy that comes late.
-                    Bug::GapAccepted | Bug::OldEpochAccepted | Bug::DuplicateAckedEarly => {
-                        stories::retries_with(bug).err().map(|sign| (1, format!("story: {sign}")))
-                    }
-                    _ => seeds_until_caught(bug, start, bound)
-                        .map(|(count, sign)| (count, sign.to_string())),
-                };
-                match caught {
-                    Some((count, sign)) => {
-                        counts.push(count);
-                        example = sign;
-                    }
-                    None => counts.push(u64::MAX),
+    share_out(options.jobs, Bug::ALL.len() as u64, |index| {
+        let bug = Bug::ALL[index as usize];
+        let mut counts = Vec::new();
+        let mut example = String::new();
+        for start in STARTS {
+            let caught = match bug {
+                // Its tail is too rare in a whole broker: the sweep makes nothing else.
+                Bug::SupersededResurrected => long::lives_until_caught(bug, start, bound)
+                    .map(|(count, sign)| (count, format!("sweep: {sign}"))),
+                // Their occasions are rare too: a refusal before an accepted batch, a copy that comes late.
+                Bug::GapAccepted | Bug::OldEpochAccepted | Bug::DuplicateAckedEarly => {
+                    stories::retries_with(bug).err().map(|sign| (1, format!("story: {sign}")))
                 }
+                _ => seeds_until_caught(bug, start, bound)
+                    .map(|(count, sign)| (count, sign.to_string())),
+            };
+            match caught {
+                Some((count, sign)) => {
+                    counts.push(count);
+                    example = sign;
+                }
+                None => counts.push(u64::MAX),
             }
-            eprintln!("{bug:?}: {counts:?} {example}");
-            let mut lines = lines.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            lines[index] = Some((bug, counts, example));
         }
-    };
-    std::thread::scope(|scope| {
-        (0..options.jobs.max(1)).for_each(|_| {
-            scope.spawn(work);
-        });
+        eprintln!("{bug:?}: {counts:?} {example}");
+        let mut lines = lines.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        lines[index as usize] = Some((bug, counts, example));
+        ControlFlow::Continue(())
     });
     let lines = lines.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     let mut failed = false;

@@ -13,6 +13,8 @@ use corelog_protocol::message::{TopicInfo, TopicSettings};
 use corelog_protocol::preamble::PREAMBLE_BYTES;
 
 use super::scene::{Client, World};
+use super::sweep::{Checked, guarded};
+use super::threads::add_up;
 use crate::random::Random;
 use crate::time::Nanos;
 
@@ -76,8 +78,30 @@ struct Run {
     outcome: Outcome,
 }
 
+/// Sends so many records on several threads, a producer on each. A line now and then through `say`; the first
+/// violation ends it.
+pub fn run_all(
+    seed: u64,
+    sends: u64,
+    threads: usize,
+    say: &(dyn Fn(&str) + Sync),
+) -> Checked<Outcome> {
+    /// Records of one run: then another seed, another broker.
+    const PART: u64 = 1_000_000;
+    let parts = sends.div_ceil(PART);
+    let send = |part: u64| {
+        let seed = seed + part;
+        guarded(&|| format!("seed {seed}"), || run(seed, PART.min(sends - part * PART)))
+    };
+    add_up(threads, parts, send, Outcome::add, |part, _, total| {
+        if (part + 1).is_multiple_of(10) || part + 1 == parts {
+            say(&format!("{total:?}"));
+        }
+    })
+}
+
 /// Sends so many records. The error says what was wrong.
-pub fn run(seed: u64, sends: u64) -> Result<Outcome, String> {
+pub fn run(seed: u64, sends: u64) -> Checked<Outcome> {
     let mut run = Run::begin(seed);
     while run.outcome.sends < sends {
         run.hand_over(BURST.min(sends - run.outcome.sends));

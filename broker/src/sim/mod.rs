@@ -18,6 +18,7 @@ pub mod scene;
 pub mod stories;
 pub mod sweep;
 pub mod tally;
+pub mod threads;
 pub mod trace;
 pub mod wiretap;
 pub mod world;

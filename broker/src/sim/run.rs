@@ -1,9 +1,8 @@
 //! One seed, and many.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use crate::planted::{self, Bug};
 use crate::sim::plan::Plan;
+use crate::sim::threads::caught;
 use crate::sim::trace::Violation;
 use crate::sim::world::{Outcome, World};
 
@@ -13,24 +12,17 @@ pub const LENGTH_DEFAULT: u64 = 2_000_000_000;
 /// Runs a seed to its end or its first violation. A panic, which is an assertion of the broker or
 /// of the client, is a violation too.
 pub fn run_seed(seed: u64, length: u64, bug: Bug, keep_lines: bool) -> Outcome {
+    let run = || World::new(Plan::draw(seed, length), keep_lines).run();
     planted::plant(bug);
-    let result =
-        catch_unwind(AssertUnwindSafe(|| World::new(Plan::draw(seed, length), keep_lines).run()));
+    let outcome = caught(run);
     planted::plant(Bug::None);
-    result.unwrap_or_else(|panic| {
-        let text = panic
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-            .unwrap_or_default();
-        Outcome {
-            violation: Some(Violation::new("panic", text)),
-            hash: 0,
-            events: 0,
-            virtual_nanos: 0,
-            tally: Default::default(),
-            lines: Vec::new(),
-        }
+    outcome.unwrap_or_else(|text| Outcome {
+        violation: Some(Violation::new("panic", text)),
+        hash: 0,
+        events: 0,
+        virtual_nanos: 0,
+        tally: Default::default(),
+        lines: Vec::new(),
     })
 }
 

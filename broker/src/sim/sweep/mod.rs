@@ -20,20 +20,15 @@ pub mod rig;
 pub mod survey;
 pub mod workloads;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::sim::threads::caught;
 
 /// What a check says; the error is for a human.
 pub type Checked<T> = Result<T, String>;
 
 /// Runs a check in which a panic is a violation (I15), and names its place.
 pub fn guarded<T>(place: &dyn Fn() -> String, check: impl FnOnce() -> Checked<T>) -> Checked<T> {
-    match catch_unwind(AssertUnwindSafe(check)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(format!("{}: {error}", place())),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-            Err(format!("{}: I15: {text}", place()))
-        }
+    match caught(check) {
+        Ok(told) => told.map_err(|error| format!("{}: {error}", place())),
+        Err(text) => Err(format!("{}: I15: {text}", place())),
     }
 }
