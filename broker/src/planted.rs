@@ -107,18 +107,29 @@ mod switch {
         static PLANTED: Cell<Bug> = const { Cell::new(Bug::None) };
     }
 
-    /// Plants a bug on this thread; `Bug::None` removes it.
-    pub fn plant(bug: Bug) {
-        PLANTED.with(|planted| planted.set(bug));
+    /// Removes the bug when its time is over, also by a panic.
+    struct Planted;
+
+    impl Drop for Planted {
+        fn drop(&mut self) {
+            PLANTED.set(Bug::None);
+        }
+    }
+
+    /// What `work` returns with a bug planted, on this thread and for this long.
+    pub fn with<T>(bug: Bug, work: impl FnOnce() -> T) -> T {
+        PLANTED.set(bug);
+        let _planted = Planted;
+        work()
     }
 
     pub fn is_planted(bug: Bug) -> bool {
-        PLANTED.with(|planted| planted.get() == bug)
+        PLANTED.get() == bug
     }
 }
 
 #[cfg(feature = "planted")]
-pub use switch::{is_planted, plant};
+pub use switch::{is_planted, with};
 
 #[cfg(not(feature = "planted"))]
 #[inline(always)]

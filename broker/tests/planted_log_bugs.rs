@@ -1,48 +1,23 @@
 //! The sweep and the flips can see: each bug that can be planted in a log is found by one of them.
 
-use corelog_broker::planted::{Bug, plant};
-use corelog_broker::sim::sweep::crash::{Count, Effort, sweep};
+use corelog_broker::planted::{self, Bug};
 use corelog_broker::sim::sweep::flips::Target;
+use corelog_broker::sim::sweep::long::lives_until_caught;
 use corelog_broker::sim::sweep::workloads::{self, Workload};
-
-const EFFORT: Effort = Effort { exhaustive_max: 4, samples: 8, nest_every: 0, nest_depth: 0 };
-
-/// Removes the bug when the test ends, however it ends.
-struct Planted;
-
-impl Planted {
-    fn new(bug: Bug) -> Self {
-        plant(bug);
-        Self
-    }
-}
-
-impl Drop for Planted {
-    fn drop(&mut self) {
-        plant(Bug::None);
-    }
-}
 
 /// The violation, in one of a few seeds.
 fn found_by_the_sweep(bug: Bug, workload: Workload) -> String {
-    let _planted = Planted::new(bug);
-    let sweep_one = |seed: u64| {
-        let place = || format!("seed {seed}");
-        corelog_broker::sim::sweep::guarded(&place, || {
-            let trial = workload(seed, 1)?;
-            sweep(&trial, &EFFORT, seed, &mut Count::default())
-        })
-    };
-    let violation = (1..=16).find_map(|seed| sweep_one(seed).err());
-    let violation = violation.unwrap_or_else(|| panic!("{bug:?} was not found"));
+    let found = lives_until_caught(bug, workload, 1, 16);
+    let (_, violation) = found.unwrap_or_else(|| panic!("{bug:?} was not found"));
     println!("{bug:?}: {violation}");
     violation
 }
 
 fn found_by_a_flip(bug: Bug) -> String {
     let target = Target::build(7).unwrap();
-    let _planted = Planted::new(bug);
-    let Err(violation) = target.flip(61, 0, 1) else { panic!("{bug:?} was not found") };
+    let Err(violation) = planted::with(bug, || target.flip(61, 0, 1)) else {
+        panic!("{bug:?} was not found")
+    };
     println!("{bug:?}: {violation}");
     violation
 }

@@ -7,7 +7,6 @@
 use corelog_broker::planted::Bug;
 use corelog_broker::sim::run::{LENGTH_DEFAULT, run_seed, seeds_until_caught};
 use corelog_broker::sim::stories;
-use corelog_broker::sim::sweep::long::lives_until_caught;
 
 /// Far from the seeds that the binary starts with.
 const FIRST: u64 = 7_000_000;
@@ -53,13 +52,6 @@ macro_rules! caught {
             }
         )*
     };
-}
-
-#[test]
-fn superseded_entries_that_come_back_are_caught_by_the_sweep() {
-    let caught = lives_until_caught(Bug::SupersededResurrected, 1, 16);
-    let (count, violation) = caught.expect("no life noticed");
-    println!("caught in life {count}: {violation}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use corelog_broker::sim::plan::Plan;
 use corelog_broker::sim::run::{LENGTH_DEFAULT, run_seed, seeds_until_caught};
 use corelog_broker::sim::stories;
 use corelog_broker::sim::sweep::long;
+use corelog_broker::sim::sweep::workloads::truncation;
 use corelog_broker::sim::tally::Tally;
 use corelog_broker::sim::threads::share_out;
 
@@ -258,8 +259,10 @@ fn planted(options: &Options) -> ExitCode {
         for start in STARTS {
             let caught = match bug {
                 // Its tail is too rare in a whole broker: the sweep makes nothing else.
-                Bug::SupersededResurrected => long::lives_until_caught(bug, start, bound)
-                    .map(|(count, sign)| (count, format!("sweep: {sign}"))),
+                Bug::SupersededResurrected => {
+                    long::lives_until_caught(bug, truncation, start, bound)
+                        .map(|(count, sign)| (count, format!("sweep: {sign}")))
+                }
                 // Their occasions are rare too: a refusal before an accepted batch, a copy that comes late.
                 Bug::GapAccepted | Bug::OldEpochAccepted | Bug::DuplicateAckedEarly => {
                     stories::retries_with(bug).err().map(|sign| (1, format!("story: {sign}")))

@@ -352,9 +352,7 @@ mod tests {
     #[test]
     fn it_sees_duplicates_and_forgotten_producers() {
         for bug in [Bug::DuplicateAppended, Bug::GapAccepted] {
-            planted::plant(bug);
-            let told = run(7, 100_000);
-            planted::plant(Bug::None);
+            let told = planted::with(bug, || run(7, 100_000));
             // Nothing here refuses a batch before one that is taken, so no gap can be accepted.
             assert_eq!(told.is_err(), bug == Bug::DuplicateAppended, "{told:?}");
         }

@@ -13,10 +13,7 @@ pub const LENGTH_DEFAULT: u64 = 2_000_000_000;
 /// of the client, is a violation too.
 pub fn run_seed(seed: u64, length: u64, bug: Bug, keep_lines: bool) -> Outcome {
     let run = || World::new(Plan::draw(seed, length), keep_lines).run();
-    planted::plant(bug);
-    let outcome = caught(run);
-    planted::plant(Bug::None);
-    outcome.unwrap_or_else(|text| Outcome {
+    planted::with(bug, || caught(run)).unwrap_or_else(|text| Outcome {
         violation: Some(Violation::new("panic", text)),
         hash: 0,
         events: 0,

@@ -82,8 +82,5 @@ pub fn retries() -> Result<(), String> {
 
 /// What the story says with a bug planted.
 pub fn retries_with(bug: Bug) -> Result<(), String> {
-    planted::plant(bug);
-    let told = retries();
-    planted::plant(Bug::None);
-    told
+    planted::with(bug, retries)
 }

@@ -60,22 +60,23 @@ pub fn flips(options: &Options, say: &(dyn Fn(&str) + Sync)) -> Checked<FlipCoun
     })
 }
 
-/// How many lives that end in a truncation, swept from seed `first` on, it takes until a planted bug is
-/// caught, at most `bound`; and what caught it. For a bug in what only a torn tail before a later
-/// life shows: a whole broker meets that too rarely.
-pub fn lives_until_caught(bug: Bug, first: u64, bound: u64) -> Option<(u64, String)> {
+/// How many lives of a workload, swept from seed `first` on, it takes until a planted bug is caught, at most
+/// `bound`; and what caught it. For a bug in what a whole broker meets too rarely.
+pub fn lives_until_caught(
+    bug: Bug,
+    workload: Workload,
+    first: u64,
+    bound: u64,
+) -> Option<(u64, String)> {
     const EFFORT: Effort = Effort { exhaustive_max: 4, samples: 8, nest_every: 0, nest_depth: 0 };
     let sweep_one = |seed: u64| {
         guarded(&|| format!("seed {seed}"), || {
-            let trial = workloads::truncation(seed, 1)?;
-            sweep(&trial, &EFFORT, seed, &mut Count::default())
+            sweep(&workload(seed, 1)?, &EFFORT, seed, &mut Count::default())
         })
     };
     (0..bound).find_map(|count| {
-        planted::plant(bug);
-        let sign = sweep_one(first + count).err();
-        planted::plant(Bug::None);
-        let is_sound = || sweep_one(first + count).is_ok();
-        sign.filter(|_| is_sound()).map(|sign| (count + 1, sign))
+        let sign = planted::with(bug, || sweep_one(first + count)).err()?;
+        // What the life shows without the bug is no sign of it.
+        sweep_one(first + count).is_ok().then_some((count + 1, sign))
     })
 }
