@@ -392,6 +392,7 @@ impl Log {
     }
 
     /// Producers that are remembered.
+    #[cfg(test)]
     pub fn producer_count(&self) -> usize {
         self.producers.len()
     }

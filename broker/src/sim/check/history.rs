@@ -34,6 +34,15 @@ struct Sent {
     is_void: bool,
 }
 
+impl Sent {
+    fn acked(&self) -> Option<(PartitionRef, u64)> {
+        match self.fate {
+            Fate::Acked(place, offset) => Some((place, offset)),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Partition {
     /// Acknowledged durable, by offset.
@@ -207,16 +216,14 @@ impl History {
                 format!("{id:?} was read at {place:?} {offset}, it was sent as {sent:?}"),
             ));
         }
+        let mut known = sent.acked().into_iter().chain(sent.seen);
+        let is_elsewhere = known.any(|at| at != (place, offset));
         match (sent.fate, sent.seen) {
             (Fate::Definite, _) => {
                 let text = format!("{id:?} failed for certain and is at {place:?} offset {offset}");
                 return Err(Violation::new("I5", text));
             }
-            (Fate::Acked(at, acked), _) if may_double && (at, acked) != (place, offset) => {
-                self.doubled += 1;
-                return Ok(());
-            }
-            (_, Some(seen)) if may_double && seen != (place, offset) => {
+            _ if may_double && is_elsewhere => {
                 self.doubled += 1;
                 return Ok(());
             }
@@ -260,11 +267,7 @@ impl History {
             let Ok(sent) = self.record(*id) else { continue };
             sent.is_void = true;
             let seen = sent.seen.take();
-            let acked = match sent.fate {
-                Fate::Acked(place, offset) => Some((place, offset)),
-                _ => None,
-            };
-            for (at, offset) in seen.into_iter().chain(acked) {
+            for (at, offset) in seen.into_iter().chain(sent.acked()) {
                 place = Some(at);
                 let Some(partition) = self.partitions.get_mut(&at) else { continue };
                 if partition.acked.get(&offset) == Some(id) {

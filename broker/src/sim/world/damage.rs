@@ -43,7 +43,6 @@ impl World {
             self.trace.line(now, || format!("DAMAGE {} at {}", place.path, block + within));
             self.faults.has_damaged = true;
             self.checks.history.may_double = true;
-            self.checks.history.may_double = true;
             if self.random.chance(2, 3) {
                 file[block + within] ^= 1 << self.random.below(8);
                 self.tally.one("fault bit flipped on disk");

@@ -130,11 +130,9 @@ fn only_sound_dense_committed_entries_are_accepted() {
     }
 }
 
-#[test]
-fn an_offset_out_of_range_is_an_error_and_never_a_silent_wait() {
-    let mut scene = Scene::with_topic(config(), &[0]);
-    let (consumer, _, asked) = reading(&mut scene, Position::Offset(Offset(90)));
-    let reply = FetchReply {
+/// The partition's records are 10 to 19.
+fn out_of_range() -> FetchReply {
+    FetchReply {
         partitions: vec![FetchedPartition {
             partition: PartitionId(100),
             error: Some(ErrorCode::OffsetOutOfRange),
@@ -143,8 +141,14 @@ fn an_offset_out_of_range_is_an_error_and_never_a_silent_wait() {
             bytes: 0,
             corrupt: None,
         }],
-    };
-    scene.answer(&asked[0], &reply);
+    }
+}
+
+#[test]
+fn an_offset_out_of_range_is_an_error_and_never_a_silent_wait() {
+    let mut scene = Scene::with_topic(config(), &[0]);
+    let (consumer, _, asked) = reading(&mut scene, Position::Offset(Offset(90)));
+    scene.answer(&asked[0], &out_of_range());
     let expected = Error::OffsetOutOfRange {
         asked: Offset(90),
         log_start: Offset(10),
@@ -164,17 +168,7 @@ fn an_offset_out_of_range_moves_where_the_user_said_and_is_counted() {
         scene.carry_out();
         for round in 1..=3 {
             let asked = scene.asked();
-            let reply = FetchReply {
-                partitions: vec![FetchedPartition {
-                    partition: PartitionId(100),
-                    error: Some(ErrorCode::OffsetOutOfRange),
-                    log_start: Offset(10),
-                    committed_end: Offset(20),
-                    bytes: 0,
-                    corrupt: None,
-                }],
-            };
-            scene.answer(&asked[0], &reply);
+            scene.answer(&asked[0], &out_of_range());
             assert_eq!(scene.engine.position(assignment), Some(Offset(target)));
             assert_eq!(scene.engine.counters().positions_moved, round);
             // A broker that says so for ever is not asked in a circle.
