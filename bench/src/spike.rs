@@ -307,7 +307,7 @@ impl Spike {
                 if event.readable {
                     self.receive(event.token)?;
                 }
-                self.flush(event.token)?;
+                self.connections[event.token].flush(&self.epoll, event.token)?;
             }
         }
     }
@@ -341,8 +341,8 @@ impl Spike {
         }
         for token in (0..CONNECTIONS).filter(|&token| asked[token]) {
             // A socket that is full says when it is not.
-            if !self.connections[token].wants_write {
-                self.flush(token)?;
+            if !self.connections[token].wants_write() {
+                self.connections[token].flush(&self.epoll, token)?;
             }
         }
         let left = self.due.max(self.offer_at) - self.start.elapsed().as_secs_f64();
@@ -370,15 +370,5 @@ impl Spike {
             }
             Ok(())
         })
-    }
-
-    fn flush(&mut self, token: usize) -> io::Result<()> {
-        let connection = &mut self.connections[token];
-        let left = connection.flush()?;
-        if left != connection.wants_write {
-            connection.wants_write = left;
-            self.epoll.want_write(&connection.socket, token, left)?;
-        }
-        Ok(())
     }
 }

@@ -12,7 +12,7 @@ use corelog_protocol::{Durability, ErrorCode};
 
 use super::Target;
 use super::wire::{self, Reply};
-use crate::os::uninterrupted;
+use crate::os::{Epoll, uninterrupted};
 
 /// Frames up to this size are gathered, so that one call sends many; larger ones are sent from
 /// where they lie.
@@ -35,7 +35,8 @@ pub struct Connection {
     oldest: u64,
     received: Vec<u8>,
     filled: usize,
-    pub wants_write: bool,
+    /// Waits until the socket takes more.
+    wants_write: bool,
 }
 
 impl Connection {
@@ -106,8 +107,23 @@ impl Connection {
         }
     }
 
-    /// Sends what the socket takes. True if something is left.
-    pub fn flush(&mut self) -> io::Result<bool> {
+    /// True if the socket did not take all that is to be sent.
+    pub fn wants_write(&self) -> bool {
+        self.wants_write
+    }
+
+    /// Sends what the socket takes, and has `epoll` tell under `token` when it takes the rest.
+    pub fn flush(&mut self, epoll: &Epoll, token: usize) -> io::Result<()> {
+        let left = self.send()?;
+        if left != self.wants_write {
+            self.wants_write = left;
+            epoll.want_write(&self.socket, token, left)?;
+        }
+        Ok(())
+    }
+
+    /// True if something is left.
+    fn send(&mut self) -> io::Result<bool> {
         while self.sent < self.gathered.len() {
             match uninterrupted(|| self.socket.write(&self.gathered[self.sent..])) {
                 Ok(count) => self.sent += count,

@@ -76,7 +76,7 @@ impl<'a> Generator<'a> {
                 for _ in 0..depth {
                     self.connections[token].ask(Instant::now());
                 }
-                self.flush(token)?;
+                self.connections[token].flush(&self.epoll, token)?;
             }
         }
         loop {
@@ -103,7 +103,7 @@ impl<'a> Generator<'a> {
                     self.receive(event.token)?;
                 }
                 if event.readable || event.writable {
-                    self.flush(event.token)?;
+                    self.connections[event.token].flush(&self.epoll, event.token)?;
                 }
             }
         }
@@ -147,18 +147,8 @@ impl<'a> Generator<'a> {
                 return Ok(Duration::from_millis(1));
             }
             self.connections[token].ask(due);
-            self.flush(token)?;
+            self.connections[token].flush(&self.epoll, token)?;
             self.next += 1;
         }
-    }
-
-    fn flush(&mut self, token: usize) -> io::Result<()> {
-        let connection = &mut self.connections[token];
-        let left = connection.flush()?;
-        if left != connection.wants_write {
-            connection.wants_write = left;
-            self.epoll.want_write(&connection.socket, token, left)?;
-        }
-        Ok(())
     }
 }
