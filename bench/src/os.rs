@@ -39,8 +39,23 @@ pub fn lowest_priority() -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Raises the limit of open descriptors to `wanted`.
+///
+/// # Errors
+/// The host allows fewer.
+pub fn demand_open_files(wanted: u64) -> io::Result<()> {
+    let allowed = raise_open_files(wanted)?;
+    if allowed >= wanted {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "{wanted} descriptors are needed, and the host allows {allowed}: raise the limit (ulimit -Hn), or ask for \
+         fewer connections (--idle, --slow)"
+    )))
+}
+
 /// Raises the limit of open descriptors to `wanted`, or as far as the host allows. Gives the limit then.
-pub fn raise_open_files(wanted: u64) -> io::Result<u64> {
+fn raise_open_files(wanted: u64) -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the struct is valid for the call that fills it.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {

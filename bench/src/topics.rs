@@ -100,14 +100,18 @@ impl Subject {
         })
     }
 
-    fn load(&self, shape: &Shape, options: &Options) -> io::Result<Outcome> {
-        let target = Target {
+    fn target(&self, partitions: &[PartitionId]) -> Target {
+        Target {
             address: self.process.address(),
             shard: self.shard,
-            partitions: self.partitions.clone(),
+            partitions: partitions.to_vec(),
             spread: Spread::All,
             level: Durability::LeaderDurable,
-        };
+        }
+    }
+
+    fn load(&self, shape: &Shape, options: &Options) -> io::Result<Outcome> {
+        let target = self.target(&self.partitions);
         load::run_beside(shape, &target, options.span, options.cores.load)
     }
 
@@ -125,13 +129,7 @@ impl Subject {
         self.process.kill()?;
         let begin = Instant::now();
         self.process.start(1)?;
-        let target = Target {
-            address: self.process.address(),
-            shard: self.shard,
-            partitions: self.partitions.last().copied().into_iter().collect(),
-            spread: Spread::One,
-            level: Durability::LeaderDurable,
-        };
+        let target = self.target(&self.partitions[self.partitions.len() - 1..]);
         let span = load::Span { warm_up: Duration::ZERO, measured: Duration::from_millis(1) };
         load::run_beside(&Shape::ONE_AT_A_TIME, &target, span, Cores::choose().load)?;
         self.boot = begin.elapsed();

@@ -91,14 +91,7 @@ pub fn run(settings: &Settings) -> io::Result<bool> {
     println!("seed {}, data in {}", settings.seed, folder.path().display());
     let connections = settings.idle + settings.slow;
     // The other ends of the connections are in another process.
-    let wanted = connections as u64 + 5_000;
-    let allowed = os::raise_open_files(wanted)?;
-    if allowed < wanted {
-        return Err(io::Error::other(format!(
-            "{connections} connections need {wanted} descriptors, and the host allows {allowed}: raise the limit \
-             (ulimit -Hn), or ask for fewer with --idle and --slow"
-        )));
-    }
+    os::demand_open_files(connections as u64 + 5_000)?;
     let watch = Watch::start();
     let options = Options::seconds(settings.seconds);
     let mut config = Config::embedded(folder.path().join("broker"));

@@ -105,13 +105,5 @@ pub fn serve(address: SocketAddr) -> io::Result<()> {
 
 fn room_for(connections: usize) -> io::Result<()> {
     let open = std::fs::read_dir("/proc/self/fd")?.count() as u64;
-    let wanted = open + connections as u64 + SPARE_FILES;
-    let allowed = os::raise_open_files(wanted)?;
-    if allowed < wanted {
-        return Err(io::Error::other(format!(
-            "{wanted} descriptors are needed, and the host allows {allowed}: raise the limit \
-             (ulimit -Hn), or ask for fewer connections"
-        )));
-    }
-    Ok(())
+    os::demand_open_files(open + connections as u64 + SPARE_FILES)
 }
