@@ -62,6 +62,8 @@ pub enum Bug {
     OldEpochAccepted,
     /// A batch that comes again is acknowledged as durable before its first copy is.
     DuplicateAckedEarly,
+    /// A first batch that was sent before is taken for news, although much is forgotten.
+    SentBeforeIgnored,
 }
 
 impl Bug {
@@ -94,6 +96,7 @@ impl Bug {
         Bug::GapAccepted,
         Bug::OldEpochAccepted,
         Bug::DuplicateAckedEarly,
+        Bug::SentBeforeIgnored,
     ];
 }
 

@@ -156,6 +156,7 @@ fn send_raw(host: &Host, partition: PartitionId, batch: &[u8]) {
         timeout_ms: 30_000,
         durability: Durability::LeaderDurable,
         want_stages: false,
+        sent_before: false,
     };
     stream.write_all(&produce.encode_head(2, batch.len())).expect("sent");
     stream.write_all(batch).expect("sent");

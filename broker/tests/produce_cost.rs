@@ -224,8 +224,13 @@ fn measure(level: Durability, connections: u32, in_flight: usize, warm: u64, rou
     let batch = builder.finish().to_vec();
     let frames = |conn: &Conn| -> Vec<u8> {
         let partition = PartitionId(1 + conn.index % 2);
-        let produce =
-            Produce { partition, timeout_ms: 1_000, durability: level, want_stages: false };
+        let produce = Produce {
+            partition,
+            timeout_ms: 1_000,
+            durability: level,
+            want_stages: false,
+            sent_before: false,
+        };
         let mut bytes = Vec::new();
         for correlation in 0..in_flight as u64 {
             bytes.extend(produce.encode_head(correlation, batch.len()));

@@ -58,6 +58,7 @@ fn main() {
         timeout_ms: 1000,
         durability: Durability::QuorumDurable,
         want_stages: true,
+        sent_before: false,
     };
     let ack = ProduceAck {
         base_offset: Offset(1),

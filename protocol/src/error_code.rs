@@ -132,7 +132,7 @@ error_codes! {
     // Deduplication.
     /// The sequence leaves a gap after the last batch of this producer. Nothing was appended.
     OutOfOrder = 80, definite, final_;
-    /// Nothing is remembered of this producer id, and the sequence is not 0.
+    /// Nothing is remembered of this producer id, and the sequence is not 0, or the batch was sent before.
     UnknownProducer = 81, definite, final_;
     /// The same sequence with other bytes.
     DuplicateMismatch = 82, definite, final_;

@@ -21,10 +21,14 @@ pub struct Produce {
     pub durability: Durability,
     /// Whether the ack shall carry stage times.
     pub want_stages: bool,
+    /// The batch was sent before, and nobody has said what became of it.
+    pub sent_before: bool,
 }
 
 /// Bit 0 of the flags of a Produce.
 const WANT_STAGES: u8 = 1;
+/// Bit 1.
+const SENT_BEFORE: u8 = 2;
 
 impl Produce {
     /// Bytes of the control part. A multiple of 8: there is no padding.
@@ -40,7 +44,8 @@ impl Produce {
         put(&mut bytes, 0, self.partition.0.to_le_bytes());
         put(&mut bytes, 4, self.timeout_ms.to_le_bytes());
         bytes[8] = self.durability.to_wire();
-        bytes[9] = if self.want_stages { WANT_STAGES } else { 0 };
+        bytes[9] = if self.want_stages { WANT_STAGES } else { 0 }
+            | if self.sent_before { SENT_BEFORE } else { 0 };
         bytes
     }
 
@@ -63,7 +68,7 @@ impl Produce {
         let Some(durability) = Durability::from_wire(bytes[8]) else {
             return Err(MalformedError::new("produce: durability"));
         };
-        if bytes[9] & !WANT_STAGES != 0 {
+        if bytes[9] & !(WANT_STAGES | SENT_BEFORE) != 0 {
             return Err(MalformedError::new("produce: flags"));
         }
         if u16_at(bytes, 10) != 0 || u32_at(bytes, 12) != 0 {
@@ -74,6 +79,7 @@ impl Produce {
             timeout_ms: u32_at(bytes, 4),
             durability,
             want_stages: bytes[9] & WANT_STAGES != 0,
+            sent_before: bytes[9] & SENT_BEFORE != 0,
         })
     }
 }
@@ -236,14 +242,15 @@ mod tests {
     #[test]
     fn the_layout_is_that_of_the_schema() {
         assert_eq!(size_of::<wire::Produce>(), Produce::CONTROL_BYTES);
-        for want_stages in [false, true] {
+        for flags in 0..4 {
             let ours = Produce {
                 partition: PartitionId(0x0403_0201),
                 timeout_ms: 0x0807_0605,
                 durability: Durability::LeaderDurable,
-                want_stages,
+                want_stages: flags & 1 != 0,
+                sent_before: flags & 2 != 0,
             };
-            let theirs = wire::Produce::new(0x0403_0201, 0x0807_0605, 2, want_stages.into(), 0, 0);
+            let theirs = wire::Produce::new(0x0403_0201, 0x0807_0605, 2, flags, 0, 0);
             assert_eq!(ours.encode(), theirs.0);
             assert_eq!(Produce::decode(&theirs.0), Ok(ours));
         }
@@ -282,9 +289,10 @@ mod tests {
             timeout_ms: 0,
             durability: Durability::None,
             want_stages: false,
+            sent_before: false,
         }
         .encode();
-        for (at, value) in [(8, 5), (8, 255), (9, 2), (9, 0x80), (10, 1), (11, 1), (12, 1), (15, 1)]
+        for (at, value) in [(8, 5), (8, 255), (9, 4), (9, 0x80), (10, 1), (11, 1), (12, 1), (15, 1)]
         {
             let mut bytes = sound;
             bytes[at] = value;

@@ -77,6 +77,7 @@ fn the_example_is_what_the_code_sends() {
         timeout_ms: 0,
         durability: Durability::QuorumDurable,
         want_stages: false,
+        sent_before: false,
     };
     let mut frame = produce.encode_head(1, batch.len()).to_vec();
     frame.extend_from_slice(batch);

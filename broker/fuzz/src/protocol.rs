@@ -48,6 +48,7 @@ pub fn frame_seeds() -> Vec<Vec<u8>> {
         timeout_ms: 0,
         durability: Durability::QuorumDurable,
         want_stages: true,
+        sent_before: false,
     }
     .encode_head(1, 0)
     .to_vec();

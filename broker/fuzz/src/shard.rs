@@ -189,12 +189,15 @@ impl Play {
 
     fn produce(&mut self, tape: &mut Tape<'_>) {
         let client = self.client(tape);
-        let produce = Produce {
+        let mut produce = Produce {
             partition: self.partition(tape),
             timeout_ms: u32::from(tape.u16()),
             durability: Durability::ALL[tape.below(Durability::ALL.len())],
-            want_stages: tape.u8() & 1 == 1,
+            want_stages: false,
+            sent_before: false,
         };
+        let flags = tape.u8();
+        (produce.want_stages, produce.sent_before) = (flags & 1 != 0, flags & 2 != 0);
         let mut builder = BatchBuilder::new(1 << 20, 1 << 10);
         let value = vec![7; usize::from(tape.u16()) % (12 << 10)];
         for _ in 0..=tape.u8() % 4 {

@@ -264,8 +264,11 @@ fn planted(options: &Options) -> ExitCode {
                         .map(|(count, sign)| (count, format!("sweep: {sign}")))
                 }
                 // Their occasions are rare too: a refusal before an accepted batch, a copy that comes late.
-                Bug::GapAccepted | Bug::OldEpochAccepted | Bug::DuplicateAckedEarly => {
-                    stories::retries_with(bug).err().map(|sign| (1, format!("story: {sign}")))
+                Bug::GapAccepted
+                | Bug::OldEpochAccepted
+                | Bug::DuplicateAckedEarly
+                | Bug::SentBeforeIgnored => {
+                    stories::told_with(bug).err().map(|sign| (1, format!("story: {sign}")))
                 }
                 _ => seeds_until_caught(bug, start, bound)
                     .map(|(count, sign)| (count, sign.to_string())),

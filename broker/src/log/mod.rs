@@ -386,9 +386,10 @@ impl Log {
         known.map(|partition| (partition.id, partition.bounds()))
     }
 
-    /// What is to become of a batch that names its producer: ask before each append.
-    pub fn judge(&self, claim: &Claim) -> Verdict {
-        self.producers.judge(claim)
+    /// What is to become of a batch that names its producer: ask before each append. `sent_before`: the producer
+    /// does not know what became of it.
+    pub fn judge(&self, claim: &Claim, sent_before: bool) -> Verdict {
+        self.producers.judge(claim, sent_before)
     }
 
     /// Producers that are remembered.

@@ -5,6 +5,9 @@
 //!
 //! Bounded twice: a producer that wrote nothing to a partition for a day is forgotten, and beyond the configured
 //! number the one that was silent longest. Both follow from the log alone, so that every fold forgets the same.
+//!
+//! Whoever has forgotten must not take a retry for news: until a day after the last batch that may be forgotten,
+//! a first batch that was sent before is unknown, not new.
 
 use std::collections::BTreeMap;
 
@@ -98,7 +101,7 @@ pub enum Verdict {
     Gap,
     /// A later epoch of its producer has written.
     Fenced,
-    /// Nothing is known of its producer, and it is not the first.
+    /// Nothing is known of its producer, and it is not the first, or the first may be forgotten.
     Unknown,
 }
 
@@ -132,6 +135,8 @@ pub struct Producers {
     newest: u32,
     count_max: usize,
     idle_ms_max: i64,
+    /// No batch that was forgotten before its day was over is younger, ms. `None`: there is none.
+    forgotten_time: Option<i64>,
 }
 
 impl Producers {
@@ -144,7 +149,13 @@ impl Producers {
             newest: NONE,
             count_max: count_max.max(1),
             idle_ms_max,
+            forgotten_time: None,
         }
+    }
+
+    /// Batches were lost, the youngest of them at most this old, ms since 1970.
+    pub fn on_lost(&mut self, time: i64) {
+        self.forgotten_time = self.forgotten_time.max(Some(time));
     }
 
     pub fn len(&self) -> usize {
@@ -155,10 +166,13 @@ impl Producers {
         self.by_key.get(&(claim.partition, claim.producer)).copied()
     }
 
-    pub fn judge(&self, claim: &Claim) -> Verdict {
+    /// `sent_before`: it may stand in the log already.
+    pub fn judge(&self, claim: &Claim, sent_before: bool) -> Verdict {
         let is_first = claim.sequence == 0;
         let Some(at) = self.find(claim) else {
-            return if is_first { Verdict::New } else { Verdict::Unknown };
+            let may_be_forgotten =
+                sent_before && self.forgotten_time.is_some() && !is_planted(Bug::SentBeforeIgnored);
+            return if is_first && !may_be_forgotten { Verdict::New } else { Verdict::Unknown };
         };
         let producer = &self.slots[at as usize];
         if claim.epoch != producer.epoch {
@@ -200,7 +214,8 @@ impl Producers {
             }
             None => {
                 while self.by_key.len() >= self.count_max {
-                    self.forget(self.oldest);
+                    let evicted = self.forget(self.oldest);
+                    self.on_lost(evicted);
                 }
                 self.insert(claim, known)
             }
@@ -250,12 +265,18 @@ impl Producers {
         {
             self.forget(self.oldest);
         }
+        // Whose day is over is forgotten anyway.
+        self.forgotten_time =
+            self.forgotten_time.filter(|time| time.saturating_add(self.idle_ms_max) >= now_ms);
     }
 
-    fn forget(&mut self, at: u32) {
+    /// Returns when it wrote last.
+    fn forget(&mut self, at: u32) -> i64 {
         self.unlink(at);
-        self.by_key.remove(&self.slots[at as usize].key);
+        let Producer { key, time, .. } = self.slots[at as usize];
+        self.by_key.remove(&key);
         self.free.push(at);
+        time
     }
 
     fn link_newest(&mut self, at: u32) {
@@ -328,6 +349,12 @@ impl Producers {
                 self.record(&claim, known);
             }
         }
+        // It does not say whom its writer has evicted; but that was earlier than all it holds.
+        if self.len() >= self.count_max
+            && let Some(oldest) = self.slots.get(self.oldest as usize)
+        {
+            self.on_lost(oldest.time);
+        }
     }
 }
 
@@ -344,8 +371,12 @@ mod tests {
         Claim { partition: P, producer, epoch, sequence, record_count, crc }
     }
 
+    fn judge(producers: &Producers, claim: &Claim) -> Verdict {
+        producers.judge(claim, false)
+    }
+
     fn record(producers: &mut Producers, claim: &Claim, lsn: u64, time: i64) {
-        assert_eq!(producers.judge(claim), Verdict::New, "{claim:?}");
+        assert_eq!(judge(producers, claim), Verdict::New, "{claim:?}");
         let known = Known::new(claim, Lsn(lsn), Offset(10 * lsn), Epoch(1), time);
         producers.record(claim, known);
     }
@@ -353,27 +384,27 @@ mod tests {
     #[test]
     fn each_batch_is_judged_by_what_came_before() {
         let mut producers = Producers::new(10, 1_000);
-        assert_eq!(producers.judge(&claim(1, 0, 5, 1)), Verdict::Unknown);
+        assert_eq!(judge(&producers, &claim(1, 0, 5, 1)), Verdict::Unknown);
         for (lsn, sequence) in (0..).zip([0, 3, 6, 9, 12, 15, 18]) {
             record(&mut producers, &claim(1, 0, sequence, 3), lsn, 0);
         }
         for (lsn, sequence) in (2..).zip([6, 9, 12, 15, 18]) {
-            let Verdict::Duplicate(known) = producers.judge(&claim(1, 0, sequence, 3)) else {
+            let Verdict::Duplicate(known) = judge(&producers, &claim(1, 0, sequence, 3)) else {
                 panic!("{sequence} is remembered");
             };
             assert_eq!((known.lsn, known.base_offset), (Lsn(lsn), Offset(10 * lsn)));
         }
-        assert_eq!(producers.judge(&claim(1, 0, 3, 3)), Verdict::DuplicateForgotten);
-        assert_eq!(producers.judge(&claim(1, 0, 18, 2)), Verdict::Mismatch);
+        assert_eq!(judge(&producers, &claim(1, 0, 3, 3)), Verdict::DuplicateForgotten);
+        assert_eq!(judge(&producers, &claim(1, 0, 18, 2)), Verdict::Mismatch);
         let other = Claim { crc: 1, ..claim(1, 0, 18, 3) };
-        assert_eq!(producers.judge(&other), Verdict::Mismatch);
-        assert_eq!(producers.judge(&claim(1, 0, 19, 1)), Verdict::Mismatch, "within a batch");
-        assert_eq!(producers.judge(&claim(1, 0, 22, 1)), Verdict::Gap);
-        assert_eq!(producers.judge(&claim(1, 1, 21, 1)), Verdict::Gap, "an epoch begins with 0");
-        assert_eq!(producers.judge(&claim(2, 0, 0, 1)), Verdict::New, "another producer");
+        assert_eq!(judge(&producers, &other), Verdict::Mismatch);
+        assert_eq!(judge(&producers, &claim(1, 0, 19, 1)), Verdict::Mismatch, "within a batch");
+        assert_eq!(judge(&producers, &claim(1, 0, 22, 1)), Verdict::Gap);
+        assert_eq!(judge(&producers, &claim(1, 1, 21, 1)), Verdict::Gap, "an epoch begins with 0");
+        assert_eq!(judge(&producers, &claim(2, 0, 0, 1)), Verdict::New, "another producer");
         record(&mut producers, &claim(1, 1, 0, 1), 9, 0);
-        assert_eq!(producers.judge(&claim(1, 0, 21, 1)), Verdict::Fenced);
-        assert_eq!(producers.judge(&claim(1, 1, 1, 1)), Verdict::New);
+        assert_eq!(judge(&producers, &claim(1, 0, 21, 1)), Verdict::Fenced);
+        assert_eq!(judge(&producers, &claim(1, 1, 1, 1)), Verdict::New);
     }
 
     #[test]
@@ -391,9 +422,9 @@ mod tests {
         producers.load(&images);
         record(&mut producers, &claim(1, 0, u32::MAX - 2, 5), 1, 0);
         record(&mut producers, &claim(1, 0, 2, 1), 2, 0);
-        assert_eq!(producers.judge(&claim(1, 0, 0, 1)), Verdict::Mismatch);
-        assert_eq!(producers.judge(&claim(1, 0, 4, 1)), Verdict::Gap);
-        assert_eq!(producers.judge(&claim(1, 0, u32::MAX - 9, 2)), Verdict::DuplicateForgotten);
+        assert_eq!(judge(&producers, &claim(1, 0, 0, 1)), Verdict::Mismatch);
+        assert_eq!(judge(&producers, &claim(1, 0, 4, 1)), Verdict::Gap);
+        assert_eq!(judge(&producers, &claim(1, 0, u32::MAX - 9, 2)), Verdict::DuplicateForgotten);
     }
 
     #[test]
@@ -404,7 +435,7 @@ mod tests {
         }
         record(&mut producers, &claim(1, 0, 1, 1), 4, 10);
         record(&mut producers, &claim(4, 0, 0, 1), 5, 20);
-        assert_eq!(producers.judge(&claim(2, 0, 1, 1)), Verdict::Unknown, "the longest silent");
+        assert_eq!(judge(&producers, &claim(2, 0, 1, 1)), Verdict::Unknown, "the longest silent");
         let mut again = Producers::new(3, 1_000);
         again.load(&producers.images());
         assert_eq!(again.images(), producers.images());
@@ -412,6 +443,39 @@ mod tests {
         let left: Vec<u64> = producers.images().iter().map(|image| image.producer).collect();
         assert_eq!(left, [4, 5], "1 was silent for more than a second");
         assert_eq!(producers.len(), 2);
+    }
+
+    #[test]
+    fn a_first_batch_that_was_sent_before_is_new_unless_it_may_be_forgotten() {
+        let mut producers = Producers::new(2, 1_000);
+        let (first, second) = (claim(1, 0, 0, 1), claim(1, 0, 1, 1));
+        let again = |producers: &Producers, claim: &Claim| producers.judge(claim, true);
+        assert_eq!(again(&producers, &first), Verdict::New, "nothing was forgotten");
+        record(&mut producers, &first, 1, 10);
+        assert_eq!(again(&producers, &second), Verdict::New);
+        record(&mut producers, &claim(2, 0, 0, 1), 2, 20);
+        record(&mut producers, &claim(3, 0, 0, 1), 3, 30);
+        // The first was evicted: it cannot be told from the first batch of a new producer.
+        assert_eq!(again(&producers, &first), Verdict::Unknown);
+        assert_eq!(
+            judge(&producers, &first),
+            Verdict::New,
+            "but one that leaves for the first time is"
+        );
+        assert_eq!(again(&producers, &claim(3, 0, 1, 1)), Verdict::New, "who is known goes on");
+        assert_eq!(again(&producers, &claim(3, 1, 0, 1)), Verdict::New, "also in a new epoch");
+        // A restart says the same.
+        let mut loaded = Producers::new(2, 1_000);
+        loaded.load(&producers.images());
+        assert_eq!(again(&loaded, &first), Verdict::Unknown);
+        // Its day is over with everyone's of that time.
+        record(&mut producers, &claim(3, 0, 1, 1), 4, 1_010);
+        assert_eq!(again(&producers, &first), Verdict::Unknown);
+        record(&mut producers, &claim(3, 0, 2, 1), 5, 1_011);
+        assert_eq!(again(&producers, &first), Verdict::New);
+        // What was lost counts as evicted.
+        producers.on_lost(1_020);
+        assert_eq!(again(&producers, &first), Verdict::Unknown);
     }
 
     #[test]

@@ -214,7 +214,7 @@ impl Shard {
         let found = self.partitions.get(produce.partition);
         let partition_at = found.map_or(0, |found| found.log_at);
         if let Some(claim) = &claim {
-            match self.lanes[lane].log.judge(claim) {
+            match self.lanes[lane].log.judge(claim, produce.sent_before) {
                 Verdict::New => {}
                 Verdict::Duplicate(known) => {
                     self.counters.batches_duplicate += 1;
@@ -294,7 +294,7 @@ fn sequence_refusal(verdict: Verdict) -> Refusal {
         ),
         Verdict::Unknown => refusal(
             ErrorCode::UnknownProducer,
-            "nothing is remembered of this producer, and the batch is not its first",
+            "nothing is remembered of this producer, and the batch is not its first, or was sent before",
         ),
         Verdict::Mismatch => refusal(
             ErrorCode::DuplicateMismatch,

@@ -3,9 +3,10 @@
 
 use corelog_protocol::frame::FrameKind;
 use corelog_protocol::ids::{Offset, PartitionId};
+use corelog_protocol::produce::Produce;
 use corelog_protocol::{Durability, ErrorCode};
 
-use super::scene::{Client, World, batch_of, produce};
+use super::scene::{Client, World, batch_of, produce_with};
 use crate::planted::{self, Bug};
 
 const DURABLE: Durability = Durability::QuorumDurable;
@@ -25,9 +26,17 @@ impl Story {
         Self { world, client, partition: topic.places[0].partition }
     }
 
-    fn send(&mut self, correlation: u64, producer: (u64, u16, u32), text: &str) {
+    fn send(&mut self, correlation: u64, producer: (u64, u16, u32), text: &str, sent_before: bool) {
         let batch = batch_of(producer, text, 1);
-        self.world.send(self.client, &produce(self.partition, DURABLE, correlation, &batch));
+        let partition = self.partition;
+        let head = Produce {
+            partition,
+            timeout_ms: 0,
+            durability: DURABLE,
+            want_stages: false,
+            sent_before,
+        };
+        self.world.send(self.client, &produce_with(head, correlation, &batch));
     }
 
     /// Sends a batch and compares what is answered: an offset or a refusal.
@@ -37,7 +46,26 @@ impl Story {
         text: &str,
         expected: Result<u64, ErrorCode>,
     ) -> Result<(), String> {
-        self.send(7, producer, text);
+        self.send(7, producer, text, false);
+        self.expect_answer(producer, expected)
+    }
+
+    /// The same of one that was sent before.
+    fn expect_again(
+        &mut self,
+        producer: (u64, u16, u32),
+        text: &str,
+        expected: Result<u64, ErrorCode>,
+    ) -> Result<(), String> {
+        self.send(7, producer, text, true);
+        self.expect_answer(producer, expected)
+    }
+
+    fn expect_answer(
+        &mut self,
+        producer: (u64, u16, u32),
+        expected: Result<u64, ErrorCode>,
+    ) -> Result<(), String> {
         let answers = self.world.take(self.client);
         let told: Vec<_> = answers
             .iter()
@@ -63,8 +91,8 @@ pub fn retries() -> Result<(), String> {
     story.expect((1, 1, 0), "e", Ok(2))?;
     story.expect((1, 0, 2), "c", Err(ErrorCode::ProducerFenced))?;
     story.world.is_disk_held = true;
-    story.send(1, (1, 1, 1), "f");
-    story.send(2, (1, 1, 1), "f");
+    story.send(1, (1, 1, 1), "f", false);
+    story.send(2, (1, 1, 1), "f", true);
     if !story.world.take(story.client).is_empty() {
         return Err("I2: a retry was acknowledged before its first copy was durable".into());
     }
@@ -80,7 +108,27 @@ pub fn retries() -> Result<(), String> {
     story.expect((1, 1, 2), "g", Ok(4))
 }
 
-/// What the story says with a bug planted.
-pub fn retries_with(bug: Bug) -> Result<(), String> {
-    planted::with(bug, retries)
+/// A retry of a producer's first batch, after so many others that nobody can know whether it was appended.
+pub fn forgotten() -> Result<(), String> {
+    /// More than a segment of 64 KiB has room for in its checkpoint.
+    const OTHERS: u64 = 64;
+    let mut story = Story::begin();
+    story.expect_again((1, 0, 0), "a", Ok(0))?;
+    story.expect_again((1, 0, 0), "a", Ok(0))?;
+    for other in 1..=OTHERS {
+        story.expect((1 + other, 0, 0), "b", Ok(other))?;
+    }
+    story.expect_again((1, 0, 0), "a", Err(ErrorCode::UnknownProducer))?;
+    story.world.crash_and_restart(1);
+    story.client = story.world.client(0);
+    story.expect_again((1, 0, 0), "a", Err(ErrorCode::UnknownProducer))?;
+    // Who has not sent before is new, and who goes on in a new epoch.
+    story.expect((100, 0, 0), "c", Ok(1 + OTHERS))?;
+    story.expect((1, 1, 0), "d", Ok(2 + OTHERS))?;
+    story.expect_again((1, 1, 1), "e", Ok(3 + OTHERS))
+}
+
+/// All that is wrong in them with a bug planted.
+pub fn told_with(bug: Bug) -> Result<(), String> {
+    planted::with(bug, || retries().and_then(|()| forgotten()))
 }

@@ -479,6 +479,7 @@ impl<T> Engine<T> {
             timeout_ms: remaining_ms.clamp(1, u64::from(u32::MAX)) as u32,
             durability,
             want_stages: batch.stages,
+            sent_before: batch.is_unsure,
         };
         let frame = Produce::HEAD_BYTES + bytes.len();
         let end;

@@ -69,6 +69,7 @@ pub fn produce() -> Produce {
         timeout_ms: 30_000,
         durability: Durability::QuorumDurable,
         want_stages: true,
+        sent_before: false,
     }
 }
 

@@ -42,6 +42,10 @@ pub struct Fold {
     current: Option<Accepted>,
     building: Option<Active>,
     from_index: bool,
+    /// The LSN that comes next in the walk of this segment.
+    walked: Lsn,
+    /// A walk met something that it could not read: perhaps a batch of a producer.
+    has_missed: bool,
     replays: Vec<(EntryHeader, Vec<u8>)>,
     time_max: i64,
     corrupt_ranges: u64,
@@ -61,6 +65,8 @@ impl Fold {
             current: None,
             building: None,
             from_index: false,
+            walked: Lsn(0),
+            has_missed: false,
             replays: Vec::new(),
             time_max: 0,
             corrupt_ranges: 0,
@@ -91,6 +97,21 @@ impl Fold {
 
     pub fn has_commits(&self) -> bool {
         !self.accepted.is_empty()
+    }
+
+    /// The segment's entries will come, all of them if nothing is damaged.
+    pub fn begin_walk(&mut self) {
+        self.walked = self.accepted.first().map_or(Lsn(0), |accepted| accepted.first_lsn);
+    }
+
+    pub fn end_walk(&mut self) {
+        let end = self.accepted.last().map_or(Lsn(0), |accepted| accepted.end_lsn);
+        self.has_missed |= self.walked != end;
+    }
+
+    /// Whether the batches, and with them what is known of producers, are perhaps not all.
+    pub fn has_missed(&self) -> bool {
+        self.has_missed
     }
 
     /// A footer stands for all entries of its segment, but for those that the shard folds.
@@ -165,6 +186,12 @@ impl Fold {
         if let Some(image) = &image {
             self.producers.load(&image.producers);
         }
+        let is_lost = match header.kind {
+            EntryKind::Batch => body.is_none(),
+            _ => is_own_checkpoint && image.is_none(),
+        };
+        self.has_missed |= is_lost || header.lsn != self.walked;
+        self.walked = header.lsn.next();
         if self.from_index {
             self.replay(header, body);
             return;

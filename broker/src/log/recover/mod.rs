@@ -23,7 +23,7 @@ use super::format::name;
 use super::format::segment_header::SegmentHeader;
 use super::format::{COMMITS_START, blocks};
 use super::segment::{Place, Sealed};
-use super::{Io, Log, LogConfig, Purpose};
+use super::{Io, Log, LogConfig, Purpose, append_time};
 use crate::disk::{DiskDone, DiskError, DiskOrder, FileId};
 use crate::limits::BLOCK_BYTES;
 use crate::memory::{Memory, Piece, Slot};
@@ -396,6 +396,7 @@ impl Log {
         match recovery.step {
             Step::Walk(_) => self.order_walk(io, recovery, at + 1),
             _ => {
+                recovery.fold.end_walk();
                 self.finish_fold(recovery, at);
                 self.order_fold(io, recovery, at + 1);
             }
@@ -434,6 +435,7 @@ impl Log {
             };
             if needs_walk {
                 let (lane, nonce) = (self.config.lane, old.nonce());
+                recovery.fold.begin_walk();
                 recovery.walker =
                     Some(Walker::new(lane, nonce, old.file_bytes, old.expected, true));
                 return self.order_step(io, recovery, Step::Fold(at));
@@ -447,8 +449,10 @@ impl Log {
         self.append_time = self.append_time.max(fold.time_max());
         // What cannot be read may hold batches that nobody remembers, so that a retry would look like news. Whoever
         // has one under way must hear that it is not known.
-        let is_whole = recovery.verdict.entries_corrupt == 0;
-        if is_whole && !is_planted(Bug::ProducersForgotten) {
+        let is_whole = recovery.verdict.entries_corrupt == 0 && !fold.has_missed();
+        if !is_whole {
+            self.producers.on_lost(append_time(self.append_time, io.now));
+        } else if !is_planted(Bug::ProducersForgotten) {
             self.producers = fold.take_producers();
         }
         self.offset_floor = fold.offset_floor();

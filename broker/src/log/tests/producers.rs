@@ -18,7 +18,7 @@ fn batch(partition: PartitionId, producer: u64, sequence: u32, bytes: usize) -> 
 /// Appends as a shard does, and waits until it is durable.
 fn produce(rig: &mut Rig, partition: PartitionId, producer: u64, sequence: u32, bytes: usize) {
     let (claim, batch) = batch(partition, producer, sequence, bytes);
-    assert_eq!(rig.log.judge(&claim), Verdict::New, "{claim:?}");
+    assert_eq!(rig.log.judge(&claim, false), Verdict::New, "{claim:?}");
     while rig.append_of(claim, &batch).is_err() {
         rig.run();
     }
@@ -27,7 +27,7 @@ fn produce(rig: &mut Rig, partition: PartitionId, producer: u64, sequence: u32, 
 
 fn is_known(rig: &Rig, partition: PartitionId, producer: u64, sequence: u32, bytes: usize) -> bool {
     let (claim, _) = batch(partition, producer, sequence, bytes);
-    matches!(rig.log.judge(&claim), Verdict::Duplicate(_))
+    matches!(rig.log.judge(&claim, false), Verdict::Duplicate(_))
 }
 
 fn again(rig: &Rig, config: LogConfig) -> Rig {
@@ -47,8 +47,8 @@ fn a_power_cut_takes_no_more_of_the_memory_than_of_the_log() {
     for partition in [P, Q] {
         assert!((2..7).all(|sequence| is_known(&rig, partition, 1, sequence, 100)));
     }
-    assert_eq!(rig.log.judge(&claim), Verdict::New, "it was not durable");
-    let Verdict::Duplicate(known) = rig.log.judge(&batch(Q, 1, 6, 100).0) else { panic!() };
+    assert_eq!(rig.log.judge(&claim, false), Verdict::New, "it was not durable");
+    let Verdict::Duplicate(known) = rig.log.judge(&batch(Q, 1, 6, 100).0, false) else { panic!() };
     assert_eq!(known.base_offset, Offset(6));
 }
 
@@ -90,4 +90,39 @@ fn an_orderly_stop_forgets_nothing_either() {
     rig.stop();
     let rig = again(&rig, config());
     assert!((sequence - 5..sequence).all(|sequence| is_known(&rig, P, 1, sequence, 5_000)));
+}
+
+#[test]
+fn where_a_batch_may_be_lost_a_first_one_that_was_sent_before_is_unknown() {
+    for is_stopped in [false, true] {
+        let mut rig = Rig::fresh();
+        produce(&mut rig, P, 1, 0, 100);
+        // What comes after says that it was durable.
+        produce(&mut rig, P, 2, 0, 100);
+        if is_stopped {
+            rig.stop();
+        }
+        let (claim, bytes) = batch(P, 1, 0, 100);
+        let disk = rig.disk.after_power_cut(|_, _| false);
+        let name = disk.segments()[0].to_owned();
+        let at = disk.find(&name, &bytes);
+        let unharmed = Rig::started(config(), disk.clone());
+        assert!(matches!(unharmed.log.judge(&claim, true), Verdict::Duplicate(_)));
+        assert_eq!(unharmed.log.judge(&batch(P, 3, 0, 100).0, true), Verdict::New, "it never came");
+
+        // Its body, then its header: once the claim is damaged, once the whole entry is gone.
+        for damaged in [at + 60, at - 40] {
+            let mut disk = disk.clone();
+            disk.flip(&name, damaged);
+            let mut rig = Rig::started(config(), disk);
+            assert_eq!(rig.log.judge(&claim, true), Verdict::Unknown, "stopped: {is_stopped}");
+            assert_eq!(rig.log.judge(&claim, false), Verdict::New, "a new producer");
+            produce(&mut rig, P, 4, 0, 100);
+            assert_eq!(rig.log.judge(&batch(P, 4, 1, 100).0, true), Verdict::New, "it is known");
+            let day = rig.log.config().producer_idle_ms_max as u64;
+            rig.pass(day + 1);
+            produce(&mut rig, P, 5, 0, 100);
+            assert_eq!(rig.log.judge(&claim, true), Verdict::New, "a day later");
+        }
+    }
 }

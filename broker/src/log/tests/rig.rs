@@ -97,6 +97,12 @@ impl Disk {
         self.files.keys().filter(|name| name.ends_with(".seg")).map(String::as_str).collect()
     }
 
+    /// Where a file has these bytes.
+    pub fn find(&self, name: &str, bytes: &[u8]) -> usize {
+        let mut windows = self.files[name].durable.windows(bytes.len());
+        windows.position(|window| window == bytes).expect("they are durable")
+    }
+
     /// Flips four bits of a byte, durably: in a header, a single one would be put right.
     pub fn flip(&mut self, name: &str, at: usize) {
         let file = self.files.get_mut(name).expect("a file to damage");

@@ -246,8 +246,9 @@ fn a_produce_with_an_enum_out_of_its_range_is_malformed() {
         timeout_ms: 0,
         durability: Durability::QuorumDurable,
         want_stages: false,
+        sent_before: false,
     };
-    for (at, value) in [(8, 5), (8, 255), (9, 2), (15, 1)] {
+    for (at, value) in [(8, 5), (8, 255), (9, 4), (15, 1)] {
         let mut control = produce.encode();
         control[at] = value;
         world.send(client, &frame(FrameKind::Produce, &control, &batch("x", 1)));

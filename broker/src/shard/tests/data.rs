@@ -88,6 +88,7 @@ fn stage_times_are_told_when_they_are_asked_for() {
         timeout_ms: 0,
         durability: Durability::LeaderDurable,
         want_stages: true,
+        sent_before: false,
     };
     world.is_disk_held = true;
     world.send(client, &produce_with(wish, 1, &batch("x", 1)));
@@ -391,6 +392,7 @@ fn a_deadline_that_passes_before_the_flush_leaves_the_outcome_open() {
         timeout_ms,
         durability: Durability::QuorumDurable,
         want_stages: false,
+        sent_before: false,
     };
     world.is_disk_held = true;
     world.send(client, &produce_with(wish(500), 1, &batch("x", 1)));

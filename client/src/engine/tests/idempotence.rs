@@ -59,11 +59,13 @@ fn what_was_not_answered_is_sent_again_as_it_was_and_in_order() {
     }
     let first = scene.asked();
     assert_eq!(stamps(&first), [(0, 1), (0, 2), (0, 3)]);
+    assert!(!first.iter().any(|asked| asked.produce().sent_before));
     scene.ack(&first[0], 1);
     cut(&mut scene);
     assert_eq!(scene.told(), [delivered(1, 1)], "nothing is known of the others, and nothing told");
     let second = again(&mut scene);
     assert_eq!(stamps(&second), [(0, 2), (0, 3)]);
+    assert!(second.iter().all(|asked| asked.produce().sent_before));
     for (before, now) in first[1..].iter().zip(&second) {
         assert_eq!(before.payload, now.payload);
     }
@@ -82,9 +84,10 @@ fn a_refusal_and_the_gap_behind_it_are_both_sent_again() {
     scene.refuse(&asked[0], ErrorCode::Overloaded, 10);
     scene.refuse(&asked[1], ErrorCode::OutOfOrder, 0);
     scene.sleep(20);
-    // After a refusal one at a time.
+    // After a refusal one at a time. What was refused was not appended.
     let asked = scene.asked();
     assert_eq!(stamps(&asked), [(0, 1)]);
+    assert!(!asked[0].produce().sent_before);
     scene.ack(&asked[0], 1);
     let asked = scene.asked();
     assert_eq!(stamps(&asked), [(0, 2)]);
@@ -151,6 +154,25 @@ fn a_forgotten_producer_begins_anew() {
     assert_eq!(stamps(&asked), [(1, 0)]);
     scene.ack(&asked[0], 1);
     assert_eq!(scene.told(), [delivered(1, 1)]);
+}
+
+#[test]
+fn what_a_broker_may_have_forgotten_ends_indefinitely() {
+    let mut scene = scene();
+    scene.produce("r1", 1);
+    assert_eq!(scene.asked().len(), 1);
+    cut(&mut scene);
+    let asked = again(&mut scene);
+    assert!(asked[0].produce().sent_before);
+    scene.refuse(&asked[0], ErrorCode::UnknownProducer, 0);
+    assert_eq!(scene.told(), [Told::Failed { error: Error::ConnectionLost, tokens: vec![1] }]);
+    assert!(scene.asked().is_empty(), "it is not sent a third time");
+    scene.produce("r2", 2);
+    let asked = scene.asked();
+    assert_eq!(stamps(&asked), [(1, 0)]);
+    assert!(!asked[0].produce().sent_before);
+    scene.ack(&asked[0], 1);
+    assert_eq!(scene.told(), [delivered(1, 2)]);
 }
 
 #[test]
