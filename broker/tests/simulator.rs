@@ -94,4 +94,5 @@ caught! {
     a_buffer_that_leaks_is_caught: SlotLeaked from 1,
     a_refusal_that_is_dropped_is_caught: RefusalDropped from 20_001,
     a_disk_that_stays_full_for_ever_is_caught: FullForEver from 10_001,
+    a_retry_of_what_damage_hid_is_caught: SentBeforeIgnored from 350,
 }

@@ -81,10 +81,6 @@ pub struct History {
     pub lost_to_damage: u64,
     /// Durable records that the medium lost beyond all that it attests.
     pub voided: u64,
-    /// Something durable could not be read once: a batch in it is not recognised when it comes again.
-    pub may_double: bool,
-    /// Records that were there twice for that reason.
-    pub doubled: u64,
 }
 
 /// What a full read of a partition found, while nothing else happened.
@@ -140,7 +136,6 @@ impl History {
         offset: Option<u64>,
         durable: bool,
     ) -> Checked {
-        let may_double = self.may_double;
         let sent = self.record(id)?;
         if sent.fate != Fate::Open {
             return Err(Violation::new(
@@ -154,10 +149,6 @@ impl History {
         };
         sent.fate = Fate::Acked(place, offset);
         match sent.seen {
-            Some(seen) if seen != (place, offset) && may_double => {
-                self.doubled += 1;
-                return Ok(());
-            }
             Some(seen) if seen != (place, offset) => {
                 return Err(Violation::new(
                     "I4",
@@ -208,7 +199,6 @@ impl History {
         place: PartitionRef,
         offset: u64,
     ) -> Checked {
-        let may_double = self.may_double;
         let sent = self.record(id)?;
         if sent.topic != place.topic || sent.bytes as usize != bytes {
             return Err(Violation::new(
@@ -216,16 +206,10 @@ impl History {
                 format!("{id:?} was read at {place:?} {offset}, it was sent as {sent:?}"),
             ));
         }
-        let mut known = sent.acked().into_iter().chain(sent.seen);
-        let is_elsewhere = known.any(|at| at != (place, offset));
         match (sent.fate, sent.seen) {
             (Fate::Definite, _) => {
                 let text = format!("{id:?} failed for certain and is at {place:?} offset {offset}");
                 return Err(Violation::new("I5", text));
-            }
-            _ if may_double && is_elsewhere => {
-                self.doubled += 1;
-                return Ok(());
             }
             (_, Some(seen)) if seen != (place, offset) => {
                 let text = format!("{id:?} is at {seen:?} and at {place:?} offset {offset}");

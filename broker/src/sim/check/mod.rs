@@ -49,7 +49,6 @@ impl Checks {
         tally.add("checked I4 records in order", self.order.looked);
         tally.add("records out of order, from a connection given up", self.order.excused);
         tally.add("records voided by the medium", self.history.voided);
-        tally.add("records there twice, after damage", self.history.doubled);
         tally.add("records damaged, with a typed error", self.history.lost_to_damage);
         tally.add("checked I5 failures never seen", self.history.failures);
         tally.add("checked I9 recoveries", self.recovery.looked);

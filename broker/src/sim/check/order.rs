@@ -12,8 +12,6 @@
 //! So a record may stand behind a later one of its producer if it was sent last on a connection that
 //! had been given up when the later one was sent last. Without sequences no broker can know better; so of an
 //! idempotent producer, unless it also asks for no answers, nothing is excused.
-//!
-//! After damage a record may stand there twice: the broker could not read its first copy when it was sent again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,22 +63,14 @@ impl OrderCheck {
         self.given_up.entry(link).or_insert(at);
     }
 
-    /// `records`: of one partition, by offset. `place` names it. `may_double`: a record may be there twice, and then
-    /// either copy may be the one in order, so both are passed over.
+    /// `records`: of one partition, by offset. `place` names it.
     pub fn check(
         &mut self,
         records: impl Iterator<Item = (u64, RecordId)>,
         place: &dyn std::fmt::Debug,
-        may_double: bool,
     ) -> Checked {
         let mut before: BTreeSet<RecordId> = BTreeSet::new();
-        let records: Vec<(u64, RecordId)> = records.collect();
-        let mut copies: BTreeMap<RecordId, u32> = BTreeMap::new();
-        records.iter().for_each(|(_, id)| *copies.entry(*id).or_default() += 1);
         for (offset, id) in records {
-            if may_double && copies[&id] > 1 {
-                continue;
-            }
             self.looked += 1;
             let last = RecordId { sequence: u32::MAX, ..id };
             for later in before.range(id..=last) {
@@ -125,7 +115,7 @@ mod tests {
 
     fn read(check: &mut OrderCheck, sequences: &[u32]) -> bool {
         let records = sequences.iter().enumerate();
-        check.check(records.map(|(at, sequence)| (at as u64, id(*sequence))), &"a", false).is_ok()
+        check.check(records.map(|(at, sequence)| (at as u64, id(*sequence))), &"a").is_ok()
     }
 
     #[test]
@@ -139,8 +129,6 @@ mod tests {
         assert_eq!((check.looked, check.excused), (6, 2));
         assert!(!read(&mut check, &[8, 7]), "both went over the same connection");
         assert!(!read(&mut check, &[7, 7]), "a copy of itself is never excused");
-        let twice = [(0, id(7)), (1, id(8)), (2, id(7))];
-        assert!(check.check(twice.into_iter(), &"a", true).is_ok(), "but after damage");
         check.demand_strictly(0);
         assert!(!read(&mut check, &[9, 7, 8]), "sequences leave no excuse");
     }

@@ -42,7 +42,6 @@ impl World {
             let now = self.now;
             self.trace.line(now, || format!("DAMAGE {} at {}", place.path, block + within));
             self.faults.has_damaged = true;
-            self.checks.history.may_double = true;
             if self.random.chance(2, 3) {
                 file[block + within] ^= 1 << self.random.below(8);
                 self.tally.one("fault bit flipped on disk");
@@ -70,7 +69,6 @@ impl World {
         }
         let path = place.path.clone();
         self.faults.has_damaged = true;
-        self.checks.history.may_double = true;
         let blocks = 1 + self.random.below(size / BLOCK_BYTES as u64 - 1) as u32;
         let lands = (position + u64::from(blocks) * BLOCK_BYTES as u64) % size;
         let now = self.now;

@@ -314,8 +314,7 @@ impl World {
             let checked = self.checks.history.check_read_back(*place, read, wall_ms, damaged);
             self.check(checked);
             let records = read.records.iter().map(|(offset, id)| (*offset, *id));
-            let may_double = self.checks.history.may_double;
-            let checked = self.checks.order.check(records, place, may_double);
+            let checked = self.checks.order.check(records, place);
             self.check(checked);
         }
         self.ending.rounds += 1;

@@ -58,10 +58,7 @@ impl World {
             FaultKind::StallDisk { length } => self.faults.stalled_until = self.now + length,
             FaultKind::RefuseWrite { flush: true } => self.faults.refuse_flush = true,
             FaultKind::RefuseWrite { flush: false } => self.faults.refuse_write = true,
-            FaultKind::RefuseRead => {
-                self.faults.refuse_read = true;
-                self.checks.history.may_double = true;
-            }
+            FaultKind::RefuseRead => self.faults.refuse_read = true,
             FaultKind::LoseWrite => self.faults.lose_write = true,
             FaultKind::MisdirectWrite => self.faults.misdirect_write = true,
             FaultKind::FullDisk { length, room } => {
