@@ -167,5 +167,6 @@ fn the_scan_finds_what_it_looks_for() {
     }
     assert!(offences("log/tests/chaos.rs", "println!();").is_empty(), "tests print seeds");
     assert_eq!(offences("log/chaos.rs", "println!();").len(), 1);
-    assert!(offences("sim/sweep/long.rs", bad[3]).is_empty(), "allowed there");
+    assert!(offences("sim/threads.rs", bad[3]).is_empty(), "allowed there");
+    assert_eq!(offences("sim/sweep/long.rs", bad[3]).len(), 2, "and nowhere beside it");
 }
