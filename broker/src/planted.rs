@@ -64,9 +64,26 @@ pub enum Bug {
     DuplicateAckedEarly,
     /// A first batch that was sent before is taken for news, although much is forgotten.
     SentBeforeIgnored,
+    /// A member of the metadata's group votes before its vote is durable.
+    VoteBeforeDurable,
+    /// A follower acknowledges entries of the metadata's group before they are durable.
+    EntriesAckedBeforeDurable,
+    /// A snapshot that comes late, or twice, replaces a state that is ahead of it.
+    OldSnapshotInstalled,
+    /// A checkpoint of the group's log lets go of entries that are not in its image.
+    CheckpointForgetsTail,
 }
 
 impl Bug {
+    /// Those of the metadata's group, which its own random test must catch: one broker alone elects nobody.
+    pub const CONSENSUS: &[Bug] = &[
+        Bug::VoteBeforeDurable,
+        Bug::EntriesAckedBeforeDurable,
+        Bug::OldSnapshotInstalled,
+        Bug::CheckpointForgetsTail,
+    ];
+
+    /// Those that the simulator must catch.
     pub const ALL: &[Bug] = &[
         Bug::AckBeforeFlush,
         Bug::FlushCoversLaterWrite,

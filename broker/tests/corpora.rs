@@ -61,6 +61,7 @@ replays! {
     entries_of_the_corpus: "entries",
     images_of_the_corpus: "images",
     metadata_of_the_corpus: "metadata",
+    records_and_messages_of_the_corpus: "consensus",
     segments_of_the_corpus: "segment",
     conversations_of_the_corpus_with_a_shard: "shard",
     conversations_of_the_corpus_with_a_client: "client",

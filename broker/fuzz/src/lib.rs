@@ -1,7 +1,8 @@
 //! Fuzz targets: each takes any bytes and must neither panic nor hang (I15).
 //!
 //! Three directions: what a stranger sends to a broker ([`protocol`], [`shard`]), what a broker sends
-//! to a client ([`client`], [`unpack`]), what a disk gives back ([`images`], [`metadata`], [`segment`]).
+//! to a client ([`client`], [`unpack`]), what a disk gives back ([`images`], [`metadata`],
+//! [`segment`], [`consensus`], which is also what a broker sends to a broker).
 //! A target reads its input as a [`tape`] of actions where bytes alone would not get far: behind a
 //! checksum, or into a state that takes a conversation to reach.
 //!
@@ -9,6 +10,7 @@
 //! input that once was a finding. A plain `cargo test` replays them. `.ci/fuzz` looks for more.
 
 pub mod client;
+pub mod consensus;
 pub mod images;
 pub mod metadata;
 pub mod protocol;
@@ -29,13 +31,14 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target { name: "frame", run: protocol::frame, seeds: protocol::frame_seeds },
     Target { name: "message", run: protocol::message, seeds: protocol::message_seeds },
     Target { name: "batch", run: protocol::batch, seeds: protocol::batch_seeds },
     Target { name: "entries", run: protocol::entries, seeds: protocol::entries_seeds },
     Target { name: "images", run: images::run, seeds: images::seeds },
     Target { name: "metadata", run: metadata::run, seeds: metadata::seeds },
+    Target { name: "consensus", run: consensus::run, seeds: consensus::seeds },
     Target { name: "segment", run: segment::run, seeds: segment::seeds },
     Target { name: "shard", run: shard::run, seeds: shard::seeds },
     Target { name: "client", run: client::run, seeds: client::seeds },

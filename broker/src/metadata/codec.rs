@@ -15,6 +15,9 @@ impl Writer {
     pub fn new(format: u8, tag: u8) -> Self {
         Self { bytes: vec![0, 0, 0, 0, format, tag, 0, 0] }
     }
+    pub fn u8(&mut self, value: u8) {
+        self.bytes.push(value);
+    }
     pub fn u16(&mut self, value: u16) {
         self.bytes.extend_from_slice(&value.to_le_bytes());
     }
@@ -31,6 +34,11 @@ impl Writer {
     pub fn text(&mut self, text: &str) {
         self.u16(u16::try_from(text.len()).expect("names are short"));
         self.bytes.extend_from_slice(text.as_bytes());
+    }
+    /// Up to 4 GiB, their number in front.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.u32(u32::try_from(bytes.len()).expect("far less than 4 GiB"));
+        self.bytes.extend_from_slice(bytes);
     }
     /// The body, its CRC32C in the first four bytes.
     pub fn finish(mut self) -> Vec<u8> {
@@ -67,6 +75,9 @@ impl<'a> Reader<'a> {
         self.rest = rest;
         Ok(*head)
     }
+    pub fn u8(&mut self) -> Result<u8, BadBytes> {
+        self.take().map(u8::from_le_bytes)
+    }
     pub fn u16(&mut self) -> Result<u16, BadBytes> {
         self.take().map(u16::from_le_bytes)
     }
@@ -85,6 +96,13 @@ impl<'a> Reader<'a> {
         self.rest = rest;
         std::str::from_utf8(text).map_err(|_| BadBytes)
     }
+    /// Bytes whose number was written as u32.
+    pub fn bytes(&mut self) -> Result<&'a [u8], BadBytes> {
+        let len = self.u32()? as usize;
+        let (bytes, rest) = self.rest.split_at_checked(len).ok_or(BadBytes)?;
+        self.rest = rest;
+        Ok(bytes)
+    }
     /// A list whose length was written as u32.
     pub fn list<T>(
         &mut self,
@@ -97,8 +115,11 @@ impl<'a> Reader<'a> {
         }
         Ok(list)
     }
+    pub fn is_over(&self) -> bool {
+        self.rest.is_empty()
+    }
     /// Nothing may be left.
     pub fn finish(self) -> Result<(), BadBytes> {
-        if self.rest.is_empty() { Ok(()) } else { Err(BadBytes) }
+        if self.is_over() { Ok(()) } else { Err(BadBytes) }
     }
 }

@@ -11,6 +11,7 @@
 
 pub mod codec;
 pub mod command;
+pub mod consensus;
 pub mod placement;
 pub mod state;
 pub mod topic;
