@@ -111,6 +111,10 @@ pub const FRAMES_MALFORMED_MAX: u32 = 10;
 /// When to try again after `Overloaded`: a few commits later.
 pub const RETRY_AFTER_MS: u32 = 50;
 
+/// The time of the metadata's group: heartbeats every 2 ticks, elections after 10 to 19 without one.
+/// A group of one needs no time.
+pub const GROUP_TICK_MS: u64 = 50;
+
 /// How long a stopping shard waits for others before it gives up on them.
 pub const STOP_GRACE_MS: u64 = 5_000;
 

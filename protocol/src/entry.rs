@@ -56,13 +56,15 @@ pub enum EntryKind {
     Checkpoint = 9,
     /// Says nothing; covers the durable LSN of a lane that falls idle.
     Padding = 10,
-    /// A change of the metadata.
+    /// A change of the metadata, as brokers wrote it before its group. Still read.
     Metadata = 11,
+    /// A record of the metadata's Raft group.
+    Consensus = 12,
 }
 
 impl EntryKind {
     /// All kinds, by number.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Batch,
         Self::EpochStart,
         Self::GroupOffsets,
@@ -74,6 +76,7 @@ impl EntryKind {
         Self::Checkpoint,
         Self::Padding,
         Self::Metadata,
+        Self::Consensus,
     ];
 
     /// The kind with this number, if it is known here.
@@ -90,6 +93,7 @@ impl EntryKind {
             9 => Some(Self::Checkpoint),
             10 => Some(Self::Padding),
             11 => Some(Self::Metadata),
+            12 => Some(Self::Consensus),
             _ => None,
         }
     }

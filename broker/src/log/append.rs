@@ -33,14 +33,7 @@ impl Log {
         io: &mut Io<'_, M>,
         entry: NewEntry<'_>,
     ) -> Result<Appended, AppendError> {
-        if self.failure.is_some() {
-            return Err(AppendError::Failed);
-        }
-        match self.state {
-            State::New | State::Starting => return Err(AppendError::Recovering),
-            State::Stopping | State::Closing | State::Stopped => return Err(AppendError::Stopping),
-            State::Running => {}
-        }
+        self.check_open()?;
         let records_max = self.config.records_per_entry_max;
         if entry.record_count > records_max {
             return Err(AppendError::TooManyRecords { records_max });
@@ -64,6 +57,33 @@ impl Log {
             self.producers.record(claim, known);
         }
         Ok(appended)
+    }
+
+    fn check_open(&self) -> Result<(), AppendError> {
+        match self.state {
+            _ if self.failure.is_some() => Err(AppendError::Failed),
+            State::New | State::Starting => Err(AppendError::Recovering),
+            State::Stopping | State::Closing | State::Stopped => Err(AppendError::Stopping),
+            State::Running => Ok(()),
+        }
+    }
+
+    /// Sees to it that the next [`Self::append`], of a body of at most this many bytes, is taken: for those
+    /// who must know before they decide what to append.
+    ///
+    /// # Errors
+    /// Those of the append.
+    pub fn make_room_for<M: Memory>(
+        &mut self,
+        io: &mut Io<'_, M>,
+        body_len: usize,
+    ) -> Result<(), AppendError> {
+        self.check_open()?;
+        let bytes_max = self.config.body_bytes_max;
+        if body_len > bytes_max as usize {
+            return Err(AppendError::TooLarge { bytes_max });
+        }
+        self.make_room(io, entry_bytes(body_len), false)
     }
 
     /// `own`: an entry of the log itself, which may use the last blocks of a segment, so that a

@@ -1,17 +1,19 @@
-//! The metadata on shard 0: proposes commands as entries of lane 0, applies them when they are
-//! committed, and answers when every shard has the new view.
+//! The metadata on shard 0: proposes commands to its Raft group, applies them when they are committed,
+//! and answers when every shard has the new view.
 //!
 //! ```text
-//! change → queue → proposed (in the log) → committed: applied → view to all → applied everywhere: answered
+//! change → queue → proposed to the group → committed: applied → view to all → applied everywhere: answered
 //! ```
-//! A Raft group would replace the middle: who orders the entries and says that they are committed.
+//! The group's records are entries of lane 0: see `group.rs`. It has one member yet, so a command is
+//! committed when it is durable here, and a boot waits for no election.
+
+mod group;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use corelog_protocol::ErrorCode;
-use corelog_protocol::entry::EntryKind;
-use corelog_protocol::ids::{LaneId, Lsn, ShardId, TopicId};
+use corelog_protocol::ids::{LaneId, ShardId, TopicId};
 
 use super::effect::Effect;
 use super::lane::{LaneState, Origin};
@@ -20,11 +22,13 @@ use super::route::METADATA_LOST;
 use super::{Cx, Shard};
 use crate::disk::DirectoryId;
 use crate::limits::CHANGES_QUEUED_MAX;
-use crate::log::{AppendError, Body, NO_PARTITION, NewEntry, Replayed};
+use crate::log::{AppendError, Replayed};
 use crate::memory::Memory;
+use crate::metadata::consensus::{Fold, Group, ProposeError, Record};
 use crate::metadata::state::Outcome;
 use crate::metadata::view::View;
 use crate::metadata::{Command, LaneRecord, State};
+use group::Records;
 
 /// The metadata lane is the first of shard 0.
 pub(super) const LANE: usize = 0;
@@ -34,22 +38,30 @@ pub(super) struct MetadataKeeper {
     pub state: State,
     /// Part of it could not be read, or its directory failed: no more changes.
     pub is_failed: bool,
+    /// What recovery has found so far.
+    fold: Fold,
+    /// From the end of recovery on, unless the metadata is failed.
+    group: Option<Group>,
+    records: Records,
+    /// The disk is full, and records of the group wait for room: no change can be made.
+    is_full: bool,
     /// Not proposed yet.
     queue: VecDeque<(Origin, Change)>,
-    /// In the log, not committed yet.
-    proposed: VecDeque<(Lsn, Option<Origin>, Command)>,
+    /// Proposed, not committed yet: the context, and who waits, if anybody does.
+    proposed: VecDeque<(u64, Option<Origin>)>,
+    next_context: u64,
     /// Applied, not in force on every shard yet.
     settling: VecDeque<(u64, Origin, Answer)>,
     /// The version of the last view, and the topics that changed since.
     published: u64,
     changed: Vec<TopicId>,
+    is_changed: bool,
     /// The version in force on each shard.
     applied: Vec<u64>,
     /// The log has begun a new segment: an image shall let go of the old ones.
     wants_checkpoint: bool,
     /// There was no room for it: changes go first, and it is tried again when there is.
     is_checkpoint_put_off: bool,
-    checkpoint: Option<Lsn>,
 }
 
 impl MetadataKeeper {
@@ -57,31 +69,20 @@ impl MetadataKeeper {
         Self {
             state: State::default(),
             is_failed: false,
+            fold: Fold::default(),
+            group: None,
+            records: Records::default(),
+            is_full: false,
             queue: VecDeque::new(),
             proposed: VecDeque::new(),
+            next_context: 0,
             settling: VecDeque::new(),
             published: 0,
             changed: Vec::new(),
+            is_changed: false,
             applied: vec![0; usize::from(shards)],
             wants_checkpoint: false,
             is_checkpoint_put_off: false,
-            checkpoint: None,
-        }
-    }
-
-    /// Folds an entry that recovery found.
-    pub fn replay(&mut self, kind: u8, body: &[u8]) {
-        if kind == EntryKind::Metadata.to_wire() {
-            match Command::decode(body) {
-                Ok(command) => _ = self.state.apply(&command),
-                // Its checksum is right, so a newer broker wrote it: what it did is unknown here.
-                Err(_) => self.is_failed = true,
-            }
-        } else if kind == EntryKind::Checkpoint.to_wire() {
-            match State::from_image(body) {
-                Ok(state) => self.state = state,
-                Err(_) => self.is_failed = true,
-            }
         }
     }
 
@@ -97,6 +98,7 @@ impl MetadataKeeper {
     /// The log has room again.
     pub fn on_room(&mut self) {
         self.is_checkpoint_put_off = false;
+        self.is_full = false;
     }
 
     fn is_checkpoint_due(&self) -> bool {
@@ -117,6 +119,7 @@ impl Shard {
             Some(_) if self.stopping.is_some() => Some(super::replies::STOPPING),
             Some(keeper) if keeper.is_failed => Some(METADATA_LOST),
             Some(_) if self.view.version() == 0 => Some(super::replies::RECOVERING),
+            Some(keeper) if keeper.is_full => Some(metadata_refusal(AppendError::Full)),
             Some(keeper) if keeper.queue.len() >= CHANGES_QUEUED_MAX => {
                 Some(super::replies::OVERLOADED)
             }
@@ -139,31 +142,40 @@ impl Shard {
         }
     }
 
-    fn append_metadata<M: Memory>(
+    /// Proposes a command, if the log has room for its record: what was proposed cannot be taken back.
+    fn propose<M: Memory>(
         &mut self,
         cx: &mut Cx<'_, M>,
-        kind: EntryKind,
-        body: &[u8],
-    ) -> Result<Lsn, AppendError> {
-        let entry = NewEntry {
-            kind: kind.to_wire(),
-            partition: NO_PARTITION,
-            partition_at: 0,
-            record_count: 0,
-            body: Body::Bytes(body),
-            crc_checked: true,
-            claim: None,
-            awaited: true,
-        };
-        let appended = self.lanes[LANE].log.append(&mut cx.io(&mut self.ops), entry);
-        if appended == Err(AppendError::Busy) {
-            self.lanes[LANE].is_busy = true;
+        origin: Option<Origin>,
+        command: &Command,
+    ) -> Result<(), NotProposed> {
+        let Some(keeper) = &mut self.keeper else { return Err(NotProposed::Later) };
+        let Some(group) = &mut keeper.group else { return Err(NotProposed::Later) };
+        let command = command.encode();
+        let bytes = Record::command_bytes(command.len());
+        let room = self.lanes[LANE].log.make_room_for(&mut cx.io(&mut self.ops), bytes);
+        match room {
+            Ok(()) => {}
+            Err(AppendError::Busy) => {
+                self.lanes[LANE].is_busy = true;
+                return Err(NotProposed::Later);
+            }
+            Err(error) => return Err(NotProposed::Refused(metadata_refusal(error))),
         }
-        appended.map(|appended| appended.lsn)
+        let context = keeper.next_context;
+        match group.propose(command, context) {
+            Ok(()) => {}
+            Err(ProposeError::NotLeader { .. }) => return Err(NotProposed::Refused(NO_LEADER)),
+            Err(_) => return Err(NotProposed::Later),
+        }
+        keeper.next_context += 1;
+        keeper.proposed.push_back((context, origin));
+        self.drain_group(cx);
+        Ok(())
     }
 
     /// The first commands of all: which lanes there are.
-    fn propose_boot<M: Memory>(&mut self, cx: &mut Cx<'_, M>) -> Result<(), AppendError> {
+    fn propose_boot<M: Memory>(&mut self, cx: &mut Cx<'_, M>) -> Result<(), NotProposed> {
         let count = u32::from(self.config.lanes_per_shard) * u32::from(self.config.shards);
         let shards = u32::from(self.config.shards);
         let directories = u32::from(self.config.directories);
@@ -172,10 +184,7 @@ impl Shard {
             |id: u32| DirectoryId(((id - 1) / shards + (id - 1)) as u16 % directories as u16);
         let record = |id| LaneRecord { id: LaneId(id), directory: directory(id) };
         let command = Command::Boot { lanes: (1..=count).map(record).collect() };
-        let lsn = self.append_metadata(cx, EntryKind::Metadata, &command.encode())?;
-        let keeper = self.keeper.as_mut().expect("on shard 0");
-        keeper.proposed.push_back((lsn, None, command));
-        Ok(())
+        self.propose(cx, None, &command)
     }
 
     /// Proposes what waits, as far as the log has room.
@@ -184,11 +193,16 @@ impl Shard {
         let lane = &self.lanes[LANE];
         let is_idle = keeper.queue.is_empty() && !keeper.is_checkpoint_due();
         let is_first = keeper.state.lanes().is_empty() && keeper.proposed.is_empty();
-        if lane.state != LaneState::Serving || lane.is_busy || keeper.is_failed {
+        let is_open = lane.state == LaneState::Serving && !lane.is_busy;
+        if !is_open || keeper.is_failed || keeper.group.is_none() {
+            return;
+        }
+        if keeper.has_records_waiting() && !self.append_records(cx) {
+            self.refuse_what_waits(cx);
             return;
         }
         if is_first && self.stopping.is_none() {
-            // Full or busy: tried again when the log says that there is room.
+            // Full: tried again when the log says that there is room.
             if self.propose_boot(cx).is_err() {
                 self.lanes[LANE].is_busy = true;
             }
@@ -199,22 +213,17 @@ impl Shard {
         }
         while let Some(keeper) = &mut self.keeper {
             if keeper.is_checkpoint_due() {
-                // An image is what the committed commands came to, so none may be in between.
+                // With nothing on its way, the image is all there is to say.
                 if !keeper.proposed.is_empty() || self.stopping.is_some() {
                     break;
                 }
-                let image = keeper.state.image();
-                let appended = self.append_metadata(cx, EntryKind::Checkpoint, &image);
-                let Some(keeper) = &mut self.keeper else { break };
-                match appended {
-                    Ok(lsn) => {
-                        keeper.wants_checkpoint = false;
-                        keeper.checkpoint = Some(lsn);
-                    }
-                    Err(AppendError::Busy) => break,
-                    Err(_) => keeper.is_checkpoint_put_off = true,
+                if !self.checkpoint_keeper(cx) {
+                    break;
                 }
                 continue;
+            }
+            if keeper.has_records_waiting() {
+                break;
             }
             let Some((origin, change)) = keeper.queue.front() else { break };
             let origin = *origin;
@@ -230,19 +239,16 @@ impl Shard {
             };
             let refused = match command {
                 Err(outcome) => outcome_answer(outcome),
-                Ok(command) => {
-                    match self.append_metadata(cx, EntryKind::Metadata, &command.encode()) {
-                        Ok(lsn) => {
-                            self.counters.metadata_commands += 1;
-                            let keeper = self.keeper.as_mut().expect("looked up above");
-                            keeper.proposed.push_back((lsn, Some(origin), command));
-                            keeper.queue.pop_front();
-                            continue;
-                        }
-                        Err(AppendError::Busy) => break,
-                        Err(error) => Answer::Refused(metadata_refusal(error)),
+                Ok(command) => match self.propose(cx, Some(origin), &command) {
+                    Ok(()) => {
+                        self.counters.metadata_commands += 1;
+                        let keeper = self.keeper.as_mut().expect("looked up above");
+                        keeper.queue.pop_front();
+                        continue;
                     }
-                }
+                    Err(NotProposed::Later) => break,
+                    Err(NotProposed::Refused(refusal)) => Answer::Refused(refusal),
+                },
             };
             if let Some(keeper) = &mut self.keeper {
                 keeper.queue.pop_front();
@@ -251,29 +257,16 @@ impl Shard {
         }
     }
 
-    /// Entries of lane 0 through this LSN are committed.
-    pub(super) fn on_metadata_durable<M: Memory>(&mut self, cx: &mut Cx<'_, M>, through: Lsn) {
+    /// Records of the group could not be written: if that is not soon over, nobody shall wait for it.
+    fn refuse_what_waits<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
         let Some(keeper) = &mut self.keeper else { return };
-        keeper.on_room();
-        let mut is_changed = false;
-        while keeper.proposed.front().is_some_and(|(lsn, ..)| *lsn <= through) {
-            let Some((_, origin, command)) = keeper.proposed.pop_front() else { break };
-            let outcome = keeper.state.apply(&command);
-            is_changed = true;
-            if let Outcome::Done(topic) = outcome {
-                keeper.changed.push(topic);
-            }
-            if let Some(origin) = origin {
-                let version = keeper.state.version();
-                keeper.settling.push_back((version, origin, outcome_answer(outcome)));
-            }
-        }
-        if let Some(lsn) = keeper.checkpoint.filter(|lsn| *lsn <= through) {
-            keeper.checkpoint = None;
-            self.lanes[LANE].log.set_needed_from(lsn);
-        }
-        if is_changed {
-            self.publish_view(cx);
+        let refusal = match self.stopping {
+            Some(_) => super::replies::STOPPING,
+            None if keeper.is_full => metadata_refusal(AppendError::Full),
+            None => return,
+        };
+        for (origin, _) in std::mem::take(&mut keeper.queue) {
+            self.change_answered(cx, origin, Answer::Refused(refusal));
         }
     }
 
@@ -318,13 +311,15 @@ impl Shard {
     pub(super) fn fail_keeper<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
         let Some(keeper) = &mut self.keeper else { return };
         keeper.is_failed = true;
+        keeper.group = None;
+        keeper.records = Records::default();
         let queue = std::mem::take(&mut keeper.queue);
         let proposed = std::mem::take(&mut keeper.proposed);
         for (origin, _) in queue {
             self.change_answered(cx, origin, Answer::Refused(METADATA_LOST));
         }
         let unknown = Refusal::new(ErrorCode::StorageFailed, "the data directory failed meanwhile");
-        for (_, origin, _) in proposed {
+        for (_, origin) in proposed {
             self.change_answered(cx, origin.unwrap_or(Origin::Nobody), Answer::Refused(unknown));
         }
     }
@@ -343,6 +338,15 @@ impl Shard {
         cx.memory.release(entry.body.slot);
     }
 }
+
+/// Why a command was not proposed.
+enum NotProposed {
+    /// The log or the group says when to try again.
+    Later,
+    Refused(Refusal),
+}
+
+const NO_LEADER: Refusal = Refusal::new(ErrorCode::NotLeader, "the metadata has no leader here");
 
 fn outcome_answer(outcome: Outcome) -> Answer {
     let refused = |code, message| Answer::Refused(Refusal::new(code, message));

@@ -112,15 +112,6 @@ impl Shard {
         }
     }
 
-    fn on_metadata_recovered<M: Memory>(&mut self, cx: &mut Cx<'_, M>, is_corrupt: bool) {
-        let Some(keeper) = &mut self.keeper else { return };
-        // A lost command may have given out ids: what is there is served, nothing is changed.
-        keeper.is_failed |= is_corrupt;
-        if keeper.is_failed || !keeper.state.lanes().is_empty() {
-            self.publish_view(cx);
-        }
-    }
-
     fn on_lane_failed<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize, failure: LogFailure) {
         let was_recovering = self.lanes[lane].state == LaneState::Recovering;
         self.lanes[lane].state = LaneState::Failed;

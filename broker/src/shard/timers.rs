@@ -9,8 +9,8 @@ use super::event::Conn;
 use super::jobs::JobId;
 use super::{Cx, Shard};
 use crate::limits::{
-    FRAME_BYTES_PER_TICK_MIN, FRAME_TICKS_MAX, HELLO_TICKS_MAX, LANE_WAKE_MS_MIN, SEND_TICKS_MAX,
-    TICK_MS,
+    FRAME_BYTES_PER_TICK_MIN, FRAME_TICKS_MAX, GROUP_TICK_MS, HELLO_TICKS_MAX, LANE_WAKE_MS_MIN,
+    SEND_TICKS_MAX, TICK_MS,
 };
 use crate::memory::Memory;
 use crate::session::{Phase, Wait};
@@ -23,6 +23,8 @@ pub(super) struct Timers {
     /// Connections whose ticks are counted.
     watched: Vec<Conn>,
     tick_at: Monotonic,
+    /// When time passes for the metadata's group.
+    group_at: Monotonic,
     /// What the driver was told last.
     wake_at: Monotonic,
 }
@@ -30,7 +32,13 @@ pub(super) struct Timers {
 impl Default for Timers {
     fn default() -> Self {
         let never = Monotonic(u64::MAX);
-        Self { fetches: BTreeSet::new(), watched: Vec::new(), tick_at: never, wake_at: never }
+        Self {
+            fetches: BTreeSet::new(),
+            watched: Vec::new(),
+            tick_at: never,
+            group_at: never,
+            wake_at: never,
+        }
     }
 }
 
@@ -58,6 +66,11 @@ impl Shard {
         for lane in 0..self.lanes.len() {
             self.lanes[lane].log.on_wake(&mut cx.io(&mut self.ops));
             self.expire_pending(cx, lane);
+        }
+        if now >= self.timers.group_at {
+            // Late ticks are not made up for: a process that was paused blames nobody.
+            self.timers.group_at = Monotonic(u64::MAX);
+            self.tick_keeper(cx);
         }
         if now >= self.timers.tick_at {
             self.tick(cx);
@@ -132,8 +145,12 @@ impl Shard {
         if self.timers.tick_at == never && (is_waited_for || !self.timers.watched.is_empty()) {
             self.timers.tick_at = cx.now.monotonic + Nanos::from_millis(TICK_MS);
         }
+        let wants_ticks = self.keeper.as_ref().is_some_and(|keeper| keeper.wants_ticks());
+        if self.timers.group_at == never && wants_ticks {
+            self.timers.group_at = cx.now.monotonic + Nanos::from_millis(GROUP_TICK_MS);
+        }
         let fetch = self.timers.fetches.first().map_or(never, |&(deadline, _)| deadline);
-        let mut next = self.timers.tick_at.min(fetch);
+        let mut next = self.timers.tick_at.min(fetch).min(self.timers.group_at);
         // What a log could not do when it was woken waits for the disk: no use in asking at once.
         let soon = cx.now.monotonic + Nanos::from_millis(LANE_WAKE_MS_MIN);
         for lane in &self.lanes {

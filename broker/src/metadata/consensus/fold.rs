@@ -58,7 +58,7 @@ impl fmt::Display for FoldError {
 impl std::error::Error for FoldError {}
 
 /// Folds records in the order in which they were written.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Fold {
     recovered: Recovered,
     error: Option<FoldError>,

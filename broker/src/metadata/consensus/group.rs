@@ -387,6 +387,12 @@ impl Group {
         }
     }
 
+    /// Bytes of the first record of a [`Self::checkpoint`] with an image of so many bytes.
+    pub fn snapshot_record_bytes(&self, image: usize) -> usize {
+        let snapshot = self.snapshot_of(Bytes::new());
+        snapshot.map_or(0, |snapshot| Record::Snapshot(snapshot).encode().len()) + image
+    }
+
     /// Records the image of the state as of [`Self::applied`], and again what is not in it. When the last
     /// of these records is durable, no record before the first of them is needed any more. None: not
     /// possible now.

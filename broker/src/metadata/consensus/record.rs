@@ -57,6 +57,12 @@ impl Record {
         }
     }
 
+    /// Bytes of the record of an entry with a command of so many bytes.
+    pub const fn command_bytes(command: usize) -> usize {
+        // Checksum and tag, commit, index, term, kind, length.
+        8 + 8 + 8 + 8 + 1 + 4 + command
+    }
+
     /// Reads what `encode` wrote; anything else is refused.
     pub fn decode(body: &[u8]) -> Result<Self, BadBytes> {
         let (tag, mut reader) = Reader::new(body, RECORD_FORMAT)?;

@@ -28,6 +28,22 @@ fn the_first_boot_records_two_lanes_for_each_shard() {
 }
 
 #[test]
+fn the_election_of_a_group_of_one_costs_no_commit_of_its_own() {
+    let mut world = World::new(1);
+    let commits = |world: &World| {
+        let mut lanes = world.nodes[0].shard.lane_counters();
+        lanes.next().map(|(_, counters)| counters.commits).unwrap()
+    };
+    // The log's own first; then snapshot, election and lanes together; then a checkpoint.
+    assert_eq!(commits(&world), 3);
+    world.crash_and_restart(1);
+    assert_eq!(commits(&world), 2, "the election shares one with the checkpoint");
+    let client = world.client(0);
+    world.create_topic(client, "orders", 1);
+    assert_eq!(commits(&world), 3);
+}
+
+#[test]
 fn lanes_spread_over_the_data_directories() {
     let world = World::with(2, |config| config.directories = 2);
     let state = world.nodes[0].shard.view().state().clone();
