@@ -18,8 +18,8 @@ pub enum FatalReason {
     DirectoryInUse,
     /// A data directory belongs to another cluster, or to another set of directories.
     ForeignDirectory,
-    /// A data directory was written by a newer version.
-    NewerFormat,
+    /// A data directory was written by a version with another format.
+    OtherFormat,
     /// A data directory's identity cannot be read.
     IdentityDamaged,
     /// A data directory has too little room.
@@ -46,7 +46,7 @@ impl FatalReason {
             Self::Listen => 68,
             Self::DirectoryInUse => 69,
             Self::ForeignDirectory => 70,
-            Self::NewerFormat => 71,
+            Self::OtherFormat => 71,
             Self::IdentityDamaged => 72,
             Self::DiskFull => 73,
             Self::Cores => 74,

@@ -226,8 +226,8 @@ fn directories_in_use_foreign_newer_or_damaged_are_refused_and_a_signal_stops_we
     }
     std::fs::write(&meta, &newer).expect("written");
     let output = corelogd(&config).output().expect("it runs");
-    let sentence = refusal(&output, FatalReason::NewerFormat);
-    assert!(sentence.contains("start the newer version"), "{sentence}");
+    let sentence = refusal(&output, FatalReason::OtherFormat);
+    assert!(sentence.contains("start the version that wrote it"), "{sentence}");
 
     std::fs::write(&meta, vec![0; 8192]).expect("written");
     let output = corelogd(&config).output().expect("it runs");

@@ -19,6 +19,9 @@ pub const ENTRY_HEADER_BYTES: usize = 64;
 /// Every body starts with its checksum.
 pub const ENTRY_BODY_BYTES_MIN: usize = 4;
 
+/// The partition that a replica's own checkpoints name.
+pub const LOCAL_PARTITION: PartitionId = PartitionId(u32::MAX);
+
 /// The first two bytes of an entry: `CE` when read in order.
 pub const ENTRY_MAGIC: u16 = u16::from_le_bytes(*b"CE");
 
@@ -52,9 +55,9 @@ pub enum EntryKind {
     Seal = 7,
     /// The partition begins in this lane.
     Open = 8,
-    /// The fold of everything before it.
+    /// The fold of everything before it. Local if its partition is [`LOCAL_PARTITION`].
     Checkpoint = 9,
-    /// Says nothing; covers the durable LSN of a lane that falls idle.
+    /// Says nothing; covers the durable LSN of a lane that falls idle. Local.
     Padding = 10,
     /// A change of the metadata, as brokers wrote it before its group. Still read.
     Metadata = 11,
@@ -243,6 +246,25 @@ impl EntryHeader {
     #[inline]
     pub const fn entry_bytes(&self) -> usize {
         entry_bytes(self.body_len as usize)
+    }
+
+    /// Written by one replica for itself: it has the LSN of the entry that follows it, and takes none.
+    /// So replicas agree about LSNs, though each begins its segments when it likes.
+    #[inline]
+    #[must_use]
+    pub const fn is_local(&self) -> bool {
+        match self.kind {
+            EntryKind::Padding => true,
+            EntryKind::Checkpoint => self.partition.0 == LOCAL_PARTITION.0,
+            _ => false,
+        }
+    }
+
+    /// The LSN of the next entry.
+    #[inline]
+    #[must_use]
+    pub const fn next_lsn(&self) -> Lsn {
+        if self.is_local() { self.lsn } else { self.lsn.next() }
     }
 
     /// The offset after the last record.

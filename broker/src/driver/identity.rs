@@ -18,8 +18,8 @@ use corelog_protocol::ids::{ClusterId, Incarnation};
 
 use crate::driver::start_error::StartError;
 
-/// The newest format of data directories that this version knows.
-pub const FORMAT: u32 = 1;
+/// The format of data directories that this version knows. 2: local entries of a log take no LSN.
+pub const FORMAT: u32 = 2;
 
 pub const FILE: &str = "corelog.meta";
 
@@ -42,7 +42,7 @@ pub struct Identity {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Unreadable {
     Damaged,
-    Newer(u32),
+    Format(u32),
 }
 
 impl Identity {
@@ -71,8 +71,8 @@ impl Identity {
             return Err(Unreadable::Damaged);
         }
         let format = u32::from_le_bytes(at(block, 8));
-        if format > FORMAT {
-            return Err(Unreadable::Newer(format));
+        if format != FORMAT {
+            return Err(Unreadable::Format(format));
         }
         Ok(Self {
             cluster: ClusterId(u128::from_le_bytes(at(block, 16))),
@@ -97,17 +97,17 @@ fn read(directory: &Path) -> Result<Option<Identity>, StartError> {
             });
         }
     };
-    let mut newer = None;
+    let mut other = None;
     let (copies, _) = bytes.as_chunks::<BLOCK_BYTES>();
     for copy in copies.iter().take(2) {
         match Identity::decode(copy) {
             Ok(identity) => return Ok(Some(identity)),
-            Err(Unreadable::Newer(found)) => newer = Some(found),
+            Err(Unreadable::Format(found)) => other = Some(found),
             Err(Unreadable::Damaged) => {}
         }
     }
-    Err(match newer {
-        Some(found) => StartError::NewerFormat { path: directory.to_owned(), found, known: FORMAT },
+    Err(match other {
+        Some(found) => StartError::OtherFormat { path: directory.to_owned(), found, known: FORMAT },
         None => StartError::IdentityDamaged { path: directory.to_owned() },
     })
 }
@@ -326,12 +326,14 @@ mod tests {
             places: 1,
         }
         .encode();
-        block[8..12].copy_from_slice(&(FORMAT + 1).to_le_bytes());
-        block[12..16].fill(0);
-        let crc = crc32c::crc32c(&block);
-        block[12..16].copy_from_slice(&crc.to_le_bytes());
-        fs::write(others[0].join(FILE), block).expect("newer");
-        assert_eq!(reason(establish(&others, None, numbers())), FatalReason::NewerFormat);
+        for format in [FORMAT - 1, FORMAT + 1] {
+            block[8..12].copy_from_slice(&format.to_le_bytes());
+            block[12..16].fill(0);
+            let crc = crc32c::crc32c(&block);
+            block[12..16].copy_from_slice(&crc.to_le_bytes());
+            fs::write(others[0].join(FILE), block).expect("written");
+            assert_eq!(reason(establish(&others, None, numbers())), FatalReason::OtherFormat);
+        }
     }
 
     #[test]

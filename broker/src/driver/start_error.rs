@@ -30,7 +30,7 @@ pub enum StartError {
         found: String,
         expected: String,
     },
-    NewerFormat {
+    OtherFormat {
         path: PathBuf,
         found: u32,
         known: u32,
@@ -56,7 +56,7 @@ impl StartError {
             Self::Listen { .. } => FatalReason::Listen,
             Self::DirectoryInUse { .. } => FatalReason::DirectoryInUse,
             Self::ForeignDirectory { .. } => FatalReason::ForeignDirectory,
-            Self::NewerFormat { .. } => FatalReason::NewerFormat,
+            Self::OtherFormat { .. } => FatalReason::OtherFormat,
             Self::IdentityDamaged { .. } => FatalReason::IdentityDamaged,
             Self::Directory { .. } => FatalReason::Directory,
             Self::Runtime { .. } => FatalReason::Runtime,
@@ -97,10 +97,10 @@ impl fmt::Display for StartError {
                  directories of one broker, in their order.",
                 path.display()
             ),
-            Self::NewerFormat { path, found, known } => write!(
+            Self::OtherFormat { path, found, known } => write!(
                 f,
-                "Data directory {} has format {found} and this corelogd knows formats up to \
-                 {known}: start the newer version that wrote it.",
+                "Data directory {} has format {found} and this corelogd knows format {known} \
+                 only: start the version that wrote it, or set `data` to an empty directory.",
                 path.display()
             ),
             Self::IdentityDamaged { path } => write!(

@@ -144,7 +144,7 @@ impl Log {
             lane: self.config.lane,
         };
         let start = building.push(io.memory, &header);
-        self.next_lsn = self.next_lsn.next();
+        self.next_lsn = header.next_lsn();
         self.counters.entries_appended += 1;
         if kind != EntryKind::Padding {
             self.unattested = true;
@@ -358,6 +358,7 @@ impl Log {
     pub(super) fn advance_durable<M: Memory>(&mut self, io: &mut Io<'_, M>) {
         while let Some(durable) = self.pipeline.pop_durable() {
             self.counters.commits_durable += 1;
+            let reaches_further = durable.end_lsn > self.durable_end;
             self.durable_end = self.durable_end.max(durable.end_lsn);
             let Some(commit) = self.cache.get_mut(durable.number) else {
                 unreachable!("a commit stays cached until it is durable");
@@ -372,12 +373,14 @@ impl Log {
                 let partition = &mut self.partitions.list[mark.at as usize];
                 partition.committed_end = partition.committed_end.max(mark.next);
             }
-            self.events.push_back(LogEvent::Durable {
-                through: Lsn(durable.end_lsn.0 - 1),
-                write_ordered_at: durable.write_ordered_at,
-                write_done_at: durable.write_done_at,
-                flush_done_at: io.now.monotonic,
-            });
+            if reaches_further {
+                self.events.push_back(LogEvent::Durable {
+                    through: Lsn(durable.end_lsn.0 - 1),
+                    write_ordered_at: durable.write_ordered_at,
+                    write_done_at: durable.write_done_at,
+                    flush_done_at: io.now.monotonic,
+                });
+            }
             self.idle_at = Some(io.now.monotonic + self.config.idle_padding_after);
         }
         while let Some(commit) = self.cache.pop_over(self.config.tail_cache_bytes) {

@@ -25,6 +25,7 @@ pub struct Building {
     pub position: u64,
     pub first_lsn: Lsn,
     pub entry_count: u32,
+    local_count: u32,
     /// When it may start at the latest, while nobody waits for it.
     pub patient_until: Option<Monotonic>,
     digest: Crc,
@@ -49,6 +50,7 @@ impl Building {
             position,
             first_lsn,
             entry_count: 0,
+            local_count: 0,
             patient_until: None,
             digest: Crc::new(),
             marks,
@@ -119,6 +121,7 @@ impl Building {
         self.digest.update(&bytes[4..8]);
         self.len += header.entry_bytes();
         self.entry_count += 1;
+        self.local_count += u32::from(header.is_local());
         start
     }
 
@@ -145,6 +148,7 @@ impl Building {
             position: self.position,
             length: u32::try_from(self.len).expect("a commit fits a slot"),
             entry_count: self.entry_count,
+            local_count: self.local_count,
             first_lsn: self.first_lsn,
             durable_end,
             entries_digest: self.digest.value(),

@@ -74,7 +74,8 @@ impl Pipeline {
         assert!(self.flights.len() < COMMITS_IN_FLIGHT_MAX);
         if let Some(last) = self.flights.back() {
             assert!(last.number < number);
-            assert!(last.end_lsn < end_lsn);
+            // Equal: it holds nothing but local entries.
+            assert!(last.end_lsn <= end_lsn);
         }
         let write_done_at = Monotonic(0);
         self.flights.push_back(Flight {
@@ -96,6 +97,11 @@ impl Pipeline {
         if is_planted(Bug::AckBeforeFlush) {
             flight.stage = Stage::Durable;
         }
+    }
+
+    /// Whether a commit to this file is still on its way.
+    pub fn is_in_flight(&self, file: FileId) -> bool {
+        self.flights.iter().any(|flight| flight.file == file)
     }
 
     /// The flush to order now, if any: it must help the oldest commit that no flush covers.

@@ -29,10 +29,11 @@ impl Log {
         if self.footer.is_some() || self.is_closing() {
             return;
         }
-        let durable_end = self.durable_end;
+        let (durable_end, pipeline) = (self.durable_end, &self.pipeline);
         let due = self.sealed.iter_mut().find(|sealed| {
             matches!(sealed.place, Place::Memory)
                 && sealed.end_lsn <= durable_end
+                && !pipeline.is_in_flight(sealed.file)
                 && !sealed.is_empty()
         });
         let Some(sealed) = due else { return };

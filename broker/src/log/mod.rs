@@ -31,6 +31,7 @@ mod tests;
 
 use std::collections::VecDeque;
 
+use corelog_protocol::entry::LOCAL_PARTITION as LOG_ITSELF;
 use corelog_protocol::ids::{Epoch, Lsn, Offset, PartitionId};
 
 use crate::disk::{DiskDone, DiskOrder, OpId};
@@ -58,9 +59,6 @@ use producers::Producers;
 use read::Reads;
 use recover::{Recovered, Recovery};
 use segment::{Active, Sealed, SparePoints};
-
-/// In a checkpoint's header: written by the log itself, not by its shard.
-const LOG_ITSELF: PartitionId = PartitionId(u32::MAX);
 
 /// What an order was for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -7,7 +7,7 @@ use corelog_protocol::entry::EntryKind;
 use corelog_protocol::ids::{Lsn, Offset, PartitionId};
 
 use super::event::{Body, LogEvent, LogFailure, NO_PARTITION};
-use super::format::{log_start, name};
+use super::format::{COMMITS_START, log_start, name};
 use super::prepare::Spare;
 use super::segment::{Part, Sealed};
 use super::{Io, Log, Purpose};
@@ -68,8 +68,9 @@ impl Log {
         let is_pinned = self.reads.is_reading(oldest.sequence)
             || self.footer.as_ref().is_some_and(|job| job.sequence() == oldest.sequence)
             || oldest.end_lsn > self.durable_end
+            || self.pipeline.is_in_flight(oldest.file)
             // Until the next checkpoint is durable, this one may be the last that knows everything.
-            || self.active.as_ref().is_none_or(|active| active.first_lsn >= self.durable_end)
+            || self.active.as_ref().is_none_or(|active| active.durable_position == COMMITS_START)
             || oldest.replay_end > self.needed_from.0;
         if is_pinned {
             return;

@@ -233,7 +233,6 @@ pub struct Sealed {
     pub file: FileId,
     pub file_bytes: u64,
     pub nonce: u64,
-    pub first_lsn: Lsn,
     pub end_lsn: Lsn,
     pub commits_end: u64,
     pub replay_end: u64,
@@ -262,25 +261,24 @@ impl Sealed {
             bytes: entry.bytes,
             time_max: entry.time_max,
         };
-        let index_is_empty = index.first_lsn == index.end_lsn;
+        let is_empty = index.commits_end == COMMITS_START;
         Self {
             sequence,
             file,
             file_bytes,
             nonce,
-            first_lsn: Lsn(index.first_lsn),
             end_lsn: Lsn(index.end_lsn),
             commits_end: index.commits_end,
             replay_end: index.replay_end,
             parts: index.partitions.iter().map(part).collect(),
             place,
             index: Some(index),
-            void: index_is_empty,
+            void: is_empty,
         }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.first_lsn == self.end_lsn
+        self.commits_end == COMMITS_START
     }
 
     pub fn find(&self, partition: PartitionId) -> Option<&Part> {

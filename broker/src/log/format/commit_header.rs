@@ -20,6 +20,8 @@ pub struct CommitHeader {
     /// Header and entries, without the padding to the block.
     pub length: u32,
     pub entry_count: u32,
+    /// How many of them are local: they take no LSN.
+    pub local_count: u32,
     pub first_lsn: Lsn,
     /// Every LSN below this one was durable here when the commit was issued.
     pub durable_end: Lsn,
@@ -39,6 +41,7 @@ impl CommitHeader {
         put(&mut bytes, 40, &self.first_lsn.0.to_le_bytes());
         put(&mut bytes, 48, &self.durable_end.0.to_le_bytes());
         put(&mut bytes, 56, &self.entries_digest.to_le_bytes());
+        put(&mut bytes, 60, &self.local_count.to_le_bytes());
         let crc = crc(&bytes);
         put(&mut bytes, 4, &crc.to_le_bytes());
         bytes
@@ -59,9 +62,11 @@ impl CommitHeader {
             first_lsn: Lsn(u64_at(bytes, 40)),
             durable_end: Lsn(u64_at(bytes, 48)),
             entries_digest: u32_at(bytes, 56),
+            local_count: u32_at(bytes, 60),
         };
         let sane = header.length as usize > COMMIT_HEADER_BYTES
             && header.entry_count > 0
+            && header.local_count <= header.entry_count
             && header.first_lsn.0.saturating_add(u64::from(header.entry_count)) <= POSITION_MAX
             && header.durable_end.0 <= POSITION_MAX;
         sane.then_some(header)
@@ -69,7 +74,7 @@ impl CommitHeader {
 
     /// The LSN after the last entry.
     pub const fn end_lsn(&self) -> Lsn {
-        self.first_lsn.advance(self.entry_count as u64)
+        self.first_lsn.advance((self.entry_count - self.local_count) as u64)
     }
 }
 
@@ -91,7 +96,8 @@ mod tests {
             number: 3,
             position: 8192,
             length: 200,
-            entry_count: 2,
+            entry_count: 3,
+            local_count: 1,
             first_lsn: Lsn(41),
             durable_end: Lsn(40),
             entries_digest: 0xdead_beef,

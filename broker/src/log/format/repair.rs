@@ -103,6 +103,7 @@ mod tests {
             position: 8192,
             length: 200,
             entry_count: 2,
+            local_count: 1,
             first_lsn: Lsn(41),
             durable_end: Lsn(40),
             entries_digest: 0xdead_beef,

@@ -9,7 +9,8 @@ use super::{POSITION_MAX, put, u32_at, u64_at};
 use crate::limits::BLOCK_BYTES;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"CRLGSEGM");
-const VERSION: u32 = 1;
+/// 2: local entries take no LSN.
+const VERSION: u32 = 2;
 /// The checksum covers this much; the rest of the block is zero and means nothing.
 const COVERED: usize = 124;
 const NONE: u64 = u64::MAX;

@@ -166,7 +166,7 @@ impl Walk {
                 && header.partition == self.partition
                 && header.next_offset() > self.wanted;
             if !is_ours {
-                self.step_over(entry_bytes);
+                self.step_over(&header);
                 continue;
             }
             if header.next_offset() > self.end_offset {
@@ -181,7 +181,7 @@ impl Walk {
                         break Progress::Time(header.base_offset.max(self.wanted));
                     }
                     self.wanted = header.next_offset();
-                    self.step_over(entry_bytes);
+                    self.step_over(&header);
                     continue;
                 }
                 Kind::Records { bytes_max } => bytes_max,
@@ -211,7 +211,7 @@ impl Walk {
             }
             self.bytes += entry_bytes as u32;
             self.wanted = header.next_offset();
-            self.step_over(entry_bytes);
+            self.step_over(&header);
         };
         if let Some(piece) = run {
             super::hand_out(memory, piece, pieces);
@@ -226,9 +226,9 @@ impl Walk {
         matches!(self.kind, Kind::Time { .. })
     }
 
-    fn step_over(&mut self, entry_bytes: u64) {
-        self.position += entry_bytes;
-        self.next_lsn = self.next_lsn.next();
+    fn step_over(&mut self, header: &EntryHeader) {
+        self.position += header.entry_bytes() as u64;
+        self.next_lsn = header.next_lsn();
     }
 
     fn at_end(&self, has_pieces: bool) -> Progress {

@@ -37,6 +37,8 @@ pub struct Accepted {
 pub struct Verdict {
     /// In LSN order.
     pub accepted: Vec<Accepted>,
+    /// The last segment whose checkpoint can be read.
+    pub checkpoint: Option<usize>,
     /// Where the log goes on.
     pub next_lsn: Lsn,
     /// D.
@@ -70,17 +72,19 @@ pub fn decide(headed: &[Headed], found: &[Found]) -> Verdict {
     let durable_end = verdict.durable_end;
     let first = headed.first().and_then(|header| header.supersedes);
     let mut next = first.or(found.first().map(|found| found.commit.first_lsn));
-    if let (None, Some(found)) = (first, found.first().filter(|found| found.commit.number > 0)) {
-        // Nobody says where the log begins, but not here: at least a checkpoint came before.
-        verdict.entries_corrupt += 1;
-        verdict.damaged_segments.push(found.segment);
-    }
     let mut epoch = 0;
     let mut stopped = false;
+    // The place of the next commit in its segment.
+    let mut place = (0, 0);
     for Found { segment, commit } in found {
         let limit = limits[*segment];
         let next_lsn = next.unwrap_or(commit.first_lsn);
-        if commit.first_lsn >= limit {
+        // What a checkpoint tells at the limit is what came below it.
+        let is_at_limit = commit.first_lsn == limit;
+        let tells = commit.has_checkpoint && commit.is_whole();
+        let number = if place.0 == *segment { place.1 } else { 0 };
+        place = (*segment, number.max(commit.number) + 1);
+        if commit.first_lsn > limit || is_at_limit && !tells {
             continue;
         }
         let is_stale = commit.first_lsn < next_lsn && !is_planted(Bug::StaleBytesAccepted);
@@ -96,6 +100,14 @@ pub fn decide(headed: &[Headed], found: &[Found]) -> Verdict {
             continue;
         }
         let mut end_lsn = commit.end_lsn.min(limit);
+        if end_lsn == commit.first_lsn && !commit.is_whole() {
+            // No entry that takes an LSN is lost with it; whoever needs its checkpoint goes further back.
+            if end_lsn < durable_end {
+                verdict.entries_corrupt += commit.lost + commit.damaged;
+                verdict.damaged_segments.push(*segment);
+            }
+            continue;
+        }
         if commit.first_lsn > next_lsn && commit.first_lsn > durable_end {
             stopped = true;
             verdict.commits_truncated += 1;
@@ -119,6 +131,17 @@ pub fn decide(headed: &[Headed], found: &[Found]) -> Verdict {
         if !commit.is_whole() {
             verdict.entries_corrupt += commit.lost + commit.damaged;
             verdict.damaged_segments.push(*segment);
+        }
+        // A commit of local entries leaves no gap in the LSNs. And nobody says where the log begins if not
+        // a checkpoint.
+        let is_local_lost = commit.number > number && commit.first_lsn < durable_end;
+        let is_headless = verdict.accepted.is_empty() && commit.is_whole() && !tells;
+        if commit.first_lsn <= next_lsn && (is_local_lost || is_headless) {
+            verdict.entries_corrupt += 1;
+            verdict.damaged_segments.push(*segment);
+        }
+        if commit.has_checkpoint {
+            verdict.checkpoint = Some(*segment);
         }
         verdict.accepted.push(Accepted {
             segment: *segment,
@@ -166,6 +189,7 @@ mod tests {
                 epoch_last: 1,
                 lost: 0,
                 damaged: 0,
+                has_checkpoint: lsns.start == 0,
                 bound: true,
             },
         }
@@ -234,6 +258,72 @@ mod tests {
         assert_eq!(accepted(&verdict), [(0, 3), (3, 4)]);
         assert_eq!(verdict.accepted[1].segment, 1);
         assert_eq!(verdict.next_lsn, Lsn(4));
+    }
+
+    /// Local entries only, the `number`th commit of its segment.
+    fn local(segment: usize, lsn: u64, durable_end: u64, number: u64) -> Found {
+        let mut found = commit(segment, lsn..lsn, durable_end);
+        found.commit.number = number;
+        found
+    }
+
+    fn with_checkpoint(mut found: Found) -> Found {
+        found.commit.has_checkpoint = true;
+        found
+    }
+
+    #[test]
+    fn damaged_commit_of_local_entries_ends_nothing_and_is_corruption_only_below_the_durable_end() {
+        let padding = damaged(local(0, 2, 2, 1));
+        // Perhaps torn: what follows it was perhaps acknowledged, and its LSNs are dense.
+        let found = [commit(0, 0..2, 0), padding, commit(0, 2..3, 2)];
+        let verdict = decide(&[PLAIN], &found);
+        assert_eq!(accepted(&verdict), [(0, 2), (2, 3)]);
+        assert_eq!((verdict.next_lsn, verdict.entries_corrupt), (Lsn(3), 0));
+        let found = [&found[..], &[commit(0, 3..4, 3)]].concat();
+        let verdict = decide(&[PLAIN], &found);
+        assert_eq!((verdict.next_lsn, verdict.entries_corrupt), (Lsn(4), 1));
+    }
+
+    #[test]
+    fn commit_of_local_entries_that_is_gone_shows_in_the_numbers_of_the_others() {
+        let numbered = |lsns: std::ops::Range<u64>, durable_end, number| {
+            let mut found = commit(0, lsns, durable_end);
+            found.commit.number = number;
+            found
+        };
+        let whole = [commit(0, 0..2, 0), local(0, 2, 2, 1), numbered(2..3, 2, 2)];
+        let later = numbered(3..4, 3, 3);
+        let verdict = decide(&[PLAIN], &[&whole[..], &[later]].concat());
+        assert_eq!((verdict.next_lsn, verdict.entries_corrupt), (Lsn(4), 0));
+        let verdict = decide(&[PLAIN], &[whole[0], whole[2], later]);
+        assert_eq!((verdict.next_lsn, verdict.entries_corrupt), (Lsn(4), 1));
+        // Nothing says that it was ever durable.
+        let verdict = decide(&[PLAIN], &[whole[0], whole[2]]);
+        assert_eq!((verdict.next_lsn, verdict.entries_corrupt), (Lsn(3), 0));
+    }
+
+    #[test]
+    fn checkpoint_where_a_later_segment_begins_is_kept_and_what_follows_it_is_void() {
+        let later = Headed { supersedes: Some(Lsn(3)), durable_end: Lsn(3) };
+        let shared = with_checkpoint(commit(1, 3..5, 3));
+        let verdict = decide(&[PLAIN, PLAIN, later], &[commit(0, 0..3, 0), shared]);
+        assert_eq!(accepted(&verdict), [(0, 3), (3, 3)]);
+        assert_eq!((verdict.next_lsn, verdict.checkpoint), (Lsn(3), Some(1)));
+        // Damaged, it says nothing, and that is no corruption: it was superseded.
+        let found = [commit(0, 0..3, 0), damaged(shared), commit(2, 3..9, 3), commit(2, 9..10, 9)];
+        let verdict = decide(&[PLAIN, PLAIN, later], &found);
+        assert_eq!(accepted(&verdict), [(0, 3), (3, 9), (9, 10)]);
+        assert_eq!((verdict.checkpoint, verdict.entries_corrupt), (Some(0), 0));
+    }
+
+    #[test]
+    fn log_whose_first_checkpoint_is_gone_has_lost_something() {
+        let first = Headed { supersedes: Some(Lsn(7)), durable_end: Lsn(7) };
+        let verdict = decide(&[first], &[with_checkpoint(commit(0, 7..9, 7))]);
+        assert_eq!((verdict.next_lsn, verdict.entries_corrupt), (Lsn(9), 0));
+        let verdict = decide(&[first], &[commit(0, 7..9, 7)]);
+        assert_eq!((verdict.next_lsn, verdict.entries_corrupt), (Lsn(9), 1));
     }
 
     #[test]

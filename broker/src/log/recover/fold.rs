@@ -44,6 +44,8 @@ pub struct Fold {
     from_index: bool,
     /// The LSN that comes next in the walk of this segment.
     walked: Lsn,
+    /// The walk of this segment came by a checkpoint of the log itself.
+    has_checkpoint: bool,
     /// A walk met something that it could not read: perhaps a batch of a producer.
     has_missed: bool,
     replays: Vec<(EntryHeader, Vec<u8>)>,
@@ -66,6 +68,7 @@ impl Fold {
             building: None,
             from_index: false,
             walked: Lsn(0),
+            has_checkpoint: false,
             has_missed: false,
             replays: Vec::new(),
             time_max: 0,
@@ -102,9 +105,12 @@ impl Fold {
     /// The segment's entries will come, all of them if nothing is damaged.
     pub fn begin_walk(&mut self) {
         self.walked = self.accepted.first().map_or(Lsn(0), |accepted| accepted.first_lsn);
+        self.has_checkpoint = false;
     }
 
-    pub fn end_walk(&mut self) {
+    /// `is_base`: the log relies on this segment's checkpoint. It takes no LSN, so no gap shows that it is gone.
+    pub fn end_walk(&mut self, is_base: bool) {
+        self.has_missed |= is_base && !self.has_checkpoint;
         let end = self.accepted.last().map_or(Lsn(0), |accepted| accepted.end_lsn);
         self.has_missed |= self.walked != end;
     }
@@ -159,10 +165,12 @@ impl Fold {
             }
             Item::Commit { .. } => self.current = self.accepted.first().copied(),
             Item::Entry { header, position, body } => {
-                let counts = self
-                    .current
-                    .is_some_and(|commit| (commit.first_lsn..commit.end_lsn).contains(&header.lsn));
-                if counts {
+                // What is local has the LSN of what follows it.
+                let counts = |commit: Accepted| {
+                    let is_within = header.next_lsn() <= commit.end_lsn;
+                    header.lsn >= commit.first_lsn && is_within
+                };
+                if self.current.is_some_and(counts) {
                     self.on_entry(partitions, header, *position, *body);
                 }
             }
@@ -185,19 +193,20 @@ impl Fold {
         let image = body.filter(|_| is_own_checkpoint).and_then(checkpoint::decode);
         if let Some(image) = &image {
             self.producers.load(&image.producers);
+            self.has_checkpoint = true;
         }
         let is_lost = match header.kind {
             EntryKind::Batch => body.is_none(),
             _ => is_own_checkpoint && image.is_none(),
         };
         self.has_missed |= is_lost || header.lsn != self.walked;
-        self.walked = header.lsn.next();
+        self.walked = header.next_lsn();
         if self.from_index {
             self.replay(header, body);
             return;
         }
         self.reach(header.lsn);
-        self.next = Some(header.lsn.next());
+        self.next = Some(header.next_lsn());
         self.time_max = self.time_max.max(header.append_time);
         if let Some(building) = &mut self.building {
             building.time_max = building.time_max.max(header.append_time);

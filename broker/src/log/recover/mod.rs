@@ -396,7 +396,7 @@ impl Log {
         match recovery.step {
             Step::Walk(_) => self.order_walk(io, recovery, at + 1),
             _ => {
-                recovery.fold.end_walk();
+                recovery.fold.end_walk(recovery.verdict.checkpoint == Some(at));
                 self.finish_fold(recovery, at);
                 self.order_fold(io, recovery, at + 1);
             }
@@ -420,7 +420,7 @@ impl Log {
     }
 
     fn order_fold<M: Memory>(&mut self, io: &mut Io<'_, M>, recovery: &mut Recovery, from: usize) {
-        let last = recovery.verdict.accepted.iter().map(|accepted| accepted.segment).max();
+        let checkpoint = recovery.verdict.checkpoint;
         for at in from..recovery.old.len() {
             let old = &recovery.old[at];
             let file = (old.sequence, old.file, old.file_bytes, old.nonce());
@@ -429,7 +429,7 @@ impl Log {
                 Some(index) => {
                     recovery.fold.on_index(&mut self.partitions, index);
                     // No later segment's checkpoint tells of its producers.
-                    index.replay_end > 0 || last == Some(at)
+                    index.replay_end > 0 || checkpoint.is_none_or(|segment| segment <= at)
                 }
                 None => recovery.fold.has_commits(),
             };
@@ -528,6 +528,7 @@ fn whole(index: &SegmentIndex) -> CommitFound {
         epoch_last: index.epoch_last,
         lost: 0,
         damaged: 0,
+        has_checkpoint: true,
         bound: true,
     }
 }

@@ -51,6 +51,8 @@ pub struct CommitFound {
     pub lost: u64,
     /// Entries whose body is damaged.
     pub damaged: u64,
+    /// It holds a checkpoint of the log itself, intact.
+    pub has_checkpoint: bool,
     /// The header is intact and the digest binds the entries to it.
     pub bound: bool,
 }
@@ -69,6 +71,7 @@ struct Current {
     limit: u64,
     digest: Crc,
     entries: u64,
+    next_lsn: Lsn,
 }
 
 #[derive(Debug)]
@@ -207,12 +210,14 @@ impl Walker {
                 epoch_last: 0,
                 lost: 0,
                 damaged: 0,
+                has_checkpoint: false,
                 bound: false,
             },
             header,
             limit: header.map_or(self.file_end, |header| position + u64::from(header.length)),
             digest: Crc::new(),
             entries: 0,
+            next_lsn: first_lsn,
         });
         self.position += COMMIT_HEADER_BYTES as u64;
     }
@@ -226,8 +231,7 @@ impl Walker {
 
     fn in_commit(&mut self, bytes: &[u8], is_last: bool, sink: &mut dyn FnMut(Item<'_>)) -> bool {
         let Some(current) = &self.current else { return false };
-        let next_lsn = current.found.first_lsn.advance(current.entries);
-        let entry = self.entry(bytes, next_lsn);
+        let entry = self.entry(bytes, current.next_lsn);
         let Some(current) = &mut self.current else { return false };
         let count = current.header.map(|header| u64::from(header.entry_count));
         if count == Some(current.entries) {
@@ -250,6 +254,7 @@ impl Walker {
         }
         current.found.epoch_last = header.epoch.0;
         current.entries += 1;
+        current.next_lsn = header.next_lsn();
         let is_repaired = EntryHeader::decode(bytes).is_err();
         let stored: &[u8] = if is_repaired { &header.encode() } else { bytes };
         current.digest.update(&stored[4..8]);
@@ -304,8 +309,10 @@ impl Walker {
 
     fn finish_body(&mut self, body: &InBody, intact: bool, sink: &mut dyn FnMut(Item<'_>)) {
         self.position = body.position + body.header.entry_bytes() as u64;
-        if let (Some(current), false) = (&mut self.current, intact) {
-            current.found.damaged += 1;
+        if let Some(current) = &mut self.current {
+            let is_checkpoint = body.header.is_local() && body.header.kind == EntryKind::Checkpoint;
+            current.found.damaged += u64::from(!intact);
+            current.found.has_checkpoint |= intact && is_checkpoint;
         }
         let bytes = intact.then_some(self.collected.as_slice());
         sink(Item::Entry { header: body.header, position: body.position, body: bytes });
@@ -324,7 +331,7 @@ impl Walker {
                 found.end_position = blocks(end);
             }
             None => {
-                found.end_lsn = found.first_lsn.advance(current.entries);
+                found.end_lsn = current.next_lsn;
                 found.end_position = blocks(self.position).max(found.position + BLOCK);
             }
         }

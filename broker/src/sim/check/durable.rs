@@ -91,6 +91,9 @@ impl DurableIndex {
                 return Err(Violation::new("format", format!("{header:?} is padded with garbage")));
             }
             self.insert(&header, body);
+            if header.is_local() {
+                continue;
+            }
             let lane = self
                 .lanes
                 .entry(header.lane.0)

@@ -62,7 +62,7 @@ pub fn promised_ends<'a>(
                 continue;
             };
             lane.durable_end = lane.durable_end.max(commit.durable_end);
-            if commit.is_whole {
+            if commit.is_whole && commit.end_lsn > commit.first_lsn {
                 lane.whole.insert(commit.first_lsn, commit.end_lsn);
             }
         }
@@ -120,12 +120,16 @@ fn commit(bytes: &[u8], position: u64, nonce: u64) -> Option<Commit> {
     let (count, first_lsn) = (u64::from(u32_at(header, 36)), u64_at(header, 40));
     let length = u32_at(header, 32) as usize;
     let inside = bytes.get(COMMIT_HEADER_BYTES..length).unwrap_or_default();
-    let sound = entries(inside)
-        .zip(first_lsn..)
-        .take_while(|((entry, body), lsn)| entry.lsn.0 == *lsn && entry.check_body(body).is_ok());
+    let mut end_lsn = first_lsn;
+    let sound = entries(inside).take_while(|(entry, body)| {
+        let is_sound = entry.lsn.0 == end_lsn && entry.check_body(body).is_ok();
+        // What is local takes no LSN.
+        end_lsn += u64::from(is_sound && !entry.is_local());
+        is_sound
+    });
     let is_whole = sound.count() as u64 == count;
     let durable_end = u64_at(header, 48);
-    Some(Commit { first_lsn, end_lsn: first_lsn + count, durable_end, is_whole })
+    Some(Commit { first_lsn, end_lsn, durable_end, is_whole })
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use crate::sim::sweep::survey::{Survey, Surveyor};
 struct Located {
     bytes: Range<u64>,
     lsn: Lsn,
+    is_local: bool,
     kind: EntryKind,
 }
 
@@ -173,7 +174,7 @@ impl Target {
         image.flip_bit(place, bit);
         let (survey, rig) = self.surveyor.look(&image, bit)?;
         let lost = self.lost(&survey, entry.is_some())?;
-        let allowed = entry.map(|entry| entry.lsn);
+        let allowed = entry.filter(|entry| !entry.is_local).map(|entry| entry.lsn);
         if let Some(lsn) = lost.iter().find(|lsn| Some(**lsn) != allowed) {
             let lost = lost.len();
             return Err(format!("LSN {lsn} is lost ({lost} in all), the bit is in {entry:?}"));
@@ -275,8 +276,8 @@ fn locate(bytes: &[u8]) -> Vec<Located> {
         match entry {
             Some(header) => {
                 let end = at + header.entry_bytes();
-                let (lsn, kind) = (header.lsn, header.kind);
-                located.push(Located { bytes: at as u64..end as u64, lsn, kind });
+                let (lsn, kind, is_local) = (header.lsn, header.kind, header.is_local());
+                located.push(Located { bytes: at as u64..end as u64, lsn, kind, is_local });
                 at = end;
             }
             None => at += 8,
