@@ -234,7 +234,7 @@ impl Group {
 
     /// There is nobody to talk to and nothing to wait for: time need not be told.
     pub fn wants_ticks(&self) -> bool {
-        self.status.role != Role::Leader || self.members.all() != [self.config.id]
+        self.status.role != Role::Leader || !self.members.is_alone(self.config.id)
     }
 
     /// What is to be done, in order. Ask until there is nothing more, after every call.

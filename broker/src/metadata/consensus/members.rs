@@ -78,6 +78,11 @@ impl Members {
         !self.is_joint() && self.voters == [id]
     }
 
+    /// There is nobody else. Asked in every step, so it allocates nothing.
+    pub fn is_alone(&self, id: ReplicaId) -> bool {
+        self.is_only_voter(id) && self.learners.is_empty()
+    }
+
     /// What a group can be in: anything else never comes from a change that was agreed on.
     pub fn is_valid(&self) -> bool {
         let lists = [&self.voters, &self.learners, &self.voters_outgoing, &self.learners_next];
