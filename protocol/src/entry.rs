@@ -418,7 +418,7 @@ mod tests {
         assert_eq!(decode_with(0, b'X'), Err(EntryError::Magic));
         assert_eq!(decode_with(2, 2), Err(EntryError::Version { version: 2 }));
         assert_eq!(decode_with(3, 0), Err(EntryError::Kind { kind: 0 }));
-        assert_eq!(decode_with(3, 12), Err(EntryError::Kind { kind: 12 }));
+        assert_eq!(decode_with(3, 13), Err(EntryError::Kind { kind: 13 }));
         assert_eq!(decode_with(60, 1), Err(EntryError::Reserved));
         // Records in something that is no batch, and a batch without records.
         assert_eq!(decode_with(3, EntryKind::Seal.to_wire()), Err(EntryError::Counts));
