@@ -111,9 +111,9 @@ impl Shared {
     }
 
     /// What left with these tickets has arrived.
-    pub(super) fn told(&self, tickets: &mut Vec<Ticket>) {
+    pub(super) fn told(&self, tickets: impl IntoIterator<Item = Ticket>) {
         let mut core = self.lock();
-        tickets.drain(..).for_each(|ticket| core.tellings.end(ticket));
+        tickets.into_iter().for_each(|ticket| core.tellings.end(ticket));
         let flushes = core.tellings.released();
         drop(core);
         flushes.into_iter().for_each(|flush| flush.set(()));
@@ -157,7 +157,7 @@ impl<'a> Step<'a> {
         outcomes.into_iter().for_each(|outcome| drop(outcome.tell()));
         flushes.into_iter().for_each(|flush| flush.set(()));
         if let Some(ticket) = ticket {
-            shared.told(&mut vec![ticket]);
+            shared.told([ticket]);
         }
     }
 

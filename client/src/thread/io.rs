@@ -163,7 +163,7 @@ impl IoThread {
         used.extend(untold.outcomes.drain(..).map(Outcome::tell));
         untold.flushes.drain(..).for_each(|flush| flush.set(()));
         if !untold.tickets.is_empty() {
-            self.shared.told(&mut untold.tickets);
+            self.shared.told(untold.tickets.drain(..));
         }
     }
 }
