@@ -14,6 +14,7 @@ pub mod memory;
 pub mod metadata;
 pub mod planted;
 pub mod random;
+pub mod replica;
 pub mod session;
 pub mod shard;
 #[cfg(feature = "sim")]

@@ -80,6 +80,10 @@ identifier! {
     ClusterId(u128)
 }
 identifier! {
+    /// A broker of a cluster, chosen by whoever sets it up. 0 means "none".
+    BrokerId(u32)
+}
+identifier! {
     /// One life of a broker's data directory. Changes when the directory is wiped or restored.
     Incarnation(u64)
 }
