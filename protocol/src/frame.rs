@@ -28,7 +28,7 @@ pub const FRAME_VERSION: u8 = 1;
 macro_rules! frame_kinds {
     ($( $(#[$doc:meta])* $name:ident = $number:literal, )*) => {
         /// What a frame says. Ranges that are kept free: 4 to 15 session, 22 to 31 data, 42 to 47
-        /// topics, 50 to 63 administration, 64 to 95 groups, 96 to 127 queues, 128 to 175
+        /// topics, 50 to 63 administration, 64 to 95 groups, 96 to 127 queues, 135 to 175
         /// replication and metadata.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         #[repr(u8)]
@@ -99,9 +99,28 @@ frame_kinds! {
     Status = 48,
     /// Its counters.
     StatusReply = 49,
+    /// The first frame of a broker to another. Fixed control.
+    PeerHello = 128,
+    /// The other's answer to it. Fixed control.
+    PeerHelloReply = 129,
+    /// A message of the metadata's group.
+    PeerMetadata = 130,
+    /// A message of a lane's replication.
+    PeerLane = 131,
+    /// What a replica says of its log to the leader of the metadata.
+    PeerFence = 132,
+    /// A change of the metadata, to its leader.
+    PeerChange = 133,
+    /// What became of it.
+    PeerChangeReply = 134,
 }
 
 impl FrameKind {
+    /// Brokers say it to each other, and to nobody else.
+    pub const fn is_of_peers(self) -> bool {
+        self.to_wire() >= Self::PeerHello.to_wire()
+    }
+
     /// Its number on the wire.
     pub const fn to_wire(self) -> u8 {
         self as u8

@@ -2,7 +2,8 @@
 //!
 //! - A connection starts with a [`preamble`] that names the wanted core, then carries frames.
 //! - A [`frame`] is a fixed header, a small control part and a raw payload. The controls of the hot
-//!   path are the fixed structs of [`produce`]; all others are the tables of [`message`].
+//!   path are the fixed structs of [`produce`], those with which brokers greet each other of [`peer`]; all others that
+//!   clients know are the tables of [`message`].
 //! - A [`batch`] of records is built once by the producer, and is stored and fetched as it is. An
 //!   [`entry`] header in front of it says where it lies.
 //!
@@ -24,6 +25,7 @@ pub mod ids;
 mod layout;
 pub mod malformed;
 pub mod message;
+pub mod peer;
 pub mod preamble;
 pub mod produce;
 

@@ -8,6 +8,7 @@ use corelog_protocol::checksum::{Crc, crc32c};
 use corelog_protocol::entry::{ENTRY_HEADER_BYTES, Entries, EntryHeader};
 use corelog_protocol::frame::{FRAME_HEADER_BYTES, FrameHeader};
 use corelog_protocol::message::*;
+use corelog_protocol::peer::PeerHello;
 use corelog_protocol::preamble::{PREAMBLE_BYTES, Preamble};
 use corelog_protocol::produce::{Produce, ProduceAck};
 use support::{Random, seeded};
@@ -40,6 +41,9 @@ fn decode_controls(bytes: &[u8], seen: &mut Seen) {
         assert_eq!(value.encode(), bytes);
     }
     if let Some(value) = seen.count(ProduceAck::decode(bytes)) {
+        assert_eq!(value.encode(), bytes);
+    }
+    if let Some(value) = seen.count(PeerHello::decode(bytes)) {
         assert_eq!(value.encode(), bytes);
     }
     macro_rules! decode {

@@ -12,6 +12,7 @@ use corelog_protocol::message::{
     TopicCreateReply, TopicDelete, TopicDeleteReply, TopicDescribe, TopicDescribeReply, TopicList,
     TopicListReply, TopicSettings,
 };
+use corelog_protocol::peer::{PeerHello, PeerHelloReply};
 use corelog_protocol::preamble::{PREAMBLE_BYTES, Preamble};
 use corelog_protocol::produce::{Produce, ProduceAck};
 use corelog_protocol::{Durability, ErrorCode};
@@ -110,7 +111,25 @@ pub fn message(input: &[u8]) {
         Some(FrameKind::TopicAlterReply) => decode!(TopicAlterReply),
         Some(FrameKind::Status) => decode!(Status),
         Some(FrameKind::StatusReply) => decode!(StatusReply),
-        None => {}
+        Some(FrameKind::PeerHello) => {
+            if let Ok(value) = PeerHello::decode(control) {
+                assert!(value.encode() == control);
+            }
+        }
+        Some(FrameKind::PeerHelloReply) => {
+            if let Ok(value) = PeerHelloReply::decode(control) {
+                assert!(value.encode() == control);
+            }
+        }
+        // Bytes of the broker's own codecs.
+        Some(
+            FrameKind::PeerMetadata
+            | FrameKind::PeerLane
+            | FrameKind::PeerFence
+            | FrameKind::PeerChange
+            | FrameKind::PeerChangeReply,
+        )
+        | None => {}
     }
 }
 

@@ -48,6 +48,12 @@ impl Shard {
         if (header.kind == FrameKind::Hello) == is_open {
             return self.on_untimely(cx, conn, header, is_open);
         }
+        if header.kind.is_of_peers() {
+            // Brokers say it to each other, and clients never.
+            self.counters.frames_unsupported += 1;
+            self.refuse_unsupported(cx, conn, header.correlation, header.kind.to_wire());
+            return Flow::Done;
+        }
         if header.payload_len > 0 {
             return self.on_malformed(cx, conn, header, "a payload where none belongs");
         }
@@ -109,7 +115,14 @@ impl Shard {
             | FrameKind::TopicDescribeReply
             | FrameKind::TopicDeleteReply
             | FrameKind::TopicAlterReply
-            | FrameKind::StatusReply => {
+            | FrameKind::StatusReply
+            | FrameKind::PeerHello
+            | FrameKind::PeerHelloReply
+            | FrameKind::PeerMetadata
+            | FrameKind::PeerLane
+            | FrameKind::PeerFence
+            | FrameKind::PeerChange
+            | FrameKind::PeerChangeReply => {
                 return self.on_malformed(cx, conn, header, "an answer instead of a request");
             }
         }

@@ -8,6 +8,7 @@ use corelog_protocol::batch::{BatchBuilder, Header, NewRecord};
 use corelog_protocol::entry::{EntryHeader, EntryKind};
 use corelog_protocol::ids::*;
 use corelog_protocol::message::*;
+use corelog_protocol::peer::{PEER_VERSION, PeerHello, PeerIdentity};
 use corelog_protocol::preamble::Preamble;
 use corelog_protocol::produce::{Produce, ProduceAck, StageTimes};
 use corelog_protocol::{Durability, ErrorCode};
@@ -325,6 +326,18 @@ pub fn topic_alter_reply() -> TopicAlterReply {
 
 pub fn status() -> Status {
     Status { prefix: "requests_".into() }
+}
+
+pub fn peer_hello() -> PeerHello {
+    let from = PeerIdentity {
+        cluster: ClusterId(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff),
+        broker: BrokerId(3),
+        incarnation: Incarnation(0x0123_4567_89ab_cdef),
+        life: 0xfedc_ba98_7654_3210,
+        shard: ShardId(1),
+        shards: 4,
+    };
+    PeerHello { version: PEER_VERSION, from }
 }
 
 pub fn status_reply() -> StatusReply {

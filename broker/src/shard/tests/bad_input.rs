@@ -110,7 +110,11 @@ fn controls_of_no_byte_and_of_one_are_malformed_whatever_their_kind() {
             let mut world = World::unstarted(1, |_| {});
             let client = world.client(0);
             world.send(client, &frame(kind, control, &[]));
-            assert_eq!(codes(&world.take(client)), [(5, ErrorCode::Malformed)], "{kind}");
+            let expected = match kind.is_of_peers() {
+                true => ErrorCode::Unsupported,
+                false => ErrorCode::Malformed,
+            };
+            assert_eq!(codes(&world.take(client)), [(5, expected)], "{kind}");
             assert!(is_served(&mut world, client), "{kind}");
         }
     }
