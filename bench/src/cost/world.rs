@@ -273,7 +273,7 @@ impl World {
             Effect::Wake { at } => self.wake = Some(at),
             Effect::Ready => self.ready = true,
             Effect::Close { conn, .. } => self.events.push_back(Event::Closed { conn }),
-            Effect::Stopped | Effect::Tell { .. } => {}
+            Effect::Stopped | Effect::Tell { .. } | Effect::Dial { .. } => {}
         }
     }
 

@@ -19,6 +19,7 @@ use socket2::SockRef;
 use crate::disk::{DiskDone, DiskOrder, FileId, OpId};
 use crate::driver::clock::Clock;
 use crate::driver::conn::{Closing, Connection, Connections, Reading};
+use crate::driver::dial::Dial;
 use crate::driver::disk::{Disks, OpenFile};
 use crate::driver::log_limit::LogLimit;
 use crate::driver::machine::Machine;
@@ -27,7 +28,7 @@ use crate::driver::serve::{Burst, linger};
 use crate::limits::RECEIVE_BYTES;
 use crate::memory::{Memory, Piece, Slot};
 use crate::shard::effect::{Effect, Effects};
-use crate::shard::event::{Conn, Event, Peer};
+use crate::shard::event::{Conn, DialId, Event, Peer};
 use crate::shard::message::ShardMessage;
 use crate::time::Monotonic;
 
@@ -50,6 +51,22 @@ pub enum Mail {
 pub struct Outbox {
     pub mail: VecDeque<Mail>,
     pub waker: Option<Waker>,
+}
+
+/// Connections to other brokers that the shard wants.
+#[derive(Debug, Default)]
+pub struct Dials {
+    pub queue: VecDeque<Dial>,
+    pub under_way: usize,
+    pub waker: Option<Waker>,
+}
+
+impl Dials {
+    /// One is done: the next may begin.
+    pub fn is_over(&mut self) {
+        self.under_way -= 1;
+        wake(&mut self.waker);
+    }
 }
 
 /// What the driver itself counts.
@@ -102,6 +119,7 @@ pub struct Inner {
     pub connections: Connections,
     pub disks: Disks,
     pub outboxes: Vec<Outbox>,
+    pub dials: Dials,
     pub counters: DriverCounters,
     /// The shard's listening socket, while it accepts.
     pub listener: Option<std::net::TcpListener>,
@@ -152,6 +170,7 @@ impl Core {
                 connections: Connections::default(),
                 disks,
                 outboxes: (0..shards).map(|_| Outbox::default()).collect(),
+                dials: Dials::default(),
                 counters: DriverCounters::default(),
                 listener: None,
                 preambles: BTreeMap::new(),
@@ -194,26 +213,46 @@ impl Core {
             Some(conn)
         });
         if let Some(conn) = conn {
-            let core = Rc::clone(self);
-            glommio::spawn_local(async move {
-                loop {
-                    match poll_fn(|cx| core.poll_connection(conn, cx)).await {
-                        // Completions come in between the bursts of a busy peer.
-                        Burst::More => breathe().await,
-                        Burst::Over => return,
-                        Burst::Linger(stream) => {
-                            // Beyond the bound a last reply may be lost, but no descriptor is held for it.
-                            if core.with(Inner::begin_to_linger) {
-                                linger(stream).await;
-                                core.with(|inner| inner.lingering -= 1);
-                            }
-                            return;
+            self.serve(conn);
+        }
+    }
+
+    /// Takes over a socket that the shard has dialed and whose preamble was sent, and spawns its task.
+    pub fn open_dialed(self: &Rc<Self>, stream: TcpStream, dial: DialId) {
+        let conn = self.with(|inner| {
+            if inner.life != Life::Ready {
+                return None;
+            }
+            let conn = inner.connections.insert(Connection::new(stream));
+            inner.deliver(Event::Dialed { dial, conn: Some(conn) });
+            Some(conn)
+        });
+        match conn {
+            Some(conn) => self.serve(conn),
+            None => self.deliver(Event::Dialed { dial, conn: None }),
+        }
+    }
+
+    fn serve(self: &Rc<Self>, conn: Conn) {
+        let core = Rc::clone(self);
+        glommio::spawn_local(async move {
+            loop {
+                match poll_fn(|cx| core.poll_connection(conn, cx)).await {
+                    // Completions come in between the bursts of a busy peer.
+                    Burst::More => breathe().await,
+                    Burst::Over => return,
+                    Burst::Linger(stream) => {
+                        // Beyond the bound a last reply may be lost, but no descriptor is held for it.
+                        if core.with(Inner::begin_to_linger) {
+                            linger(stream).await;
+                            core.with(|inner| inner.lingering -= 1);
                         }
+                        return;
                     }
                 }
-            })
-            .detach();
-        }
+            }
+        })
+        .detach();
     }
 
     fn poll_connection(&self, conn: Conn, cx: &mut Context<'_>) -> Poll<Burst> {
@@ -323,6 +362,10 @@ impl Inner {
                     connection.wake();
                 }
             }
+            Effect::Dial { dial, address, shard } => {
+                self.dials.queue.push_back(Dial { dial, address, shard });
+                wake(&mut self.dials.waker);
+            }
             Effect::Disk { op, order } => self.disks.push(op, order),
             Effect::Tell { to, message } => {
                 self.mail(usize::from(to.0), Mail::Message(message));
@@ -370,6 +413,8 @@ impl Inner {
         for outbox in &mut self.outboxes {
             wake(&mut outbox.waker);
         }
+        self.dials.queue.clear();
+        wake(&mut self.dials.waker);
     }
 
     /// Accepts no more. Closing would not do: the ring still waits for connections on the socket.
@@ -386,7 +431,12 @@ impl Inner {
     pub fn let_go(&mut self) -> impl Sized + use<> {
         let connections: Vec<Connection> = self.connections.drain().collect();
         let outboxes: Vec<Outbox> = self.outboxes.iter_mut().map(std::mem::take).collect();
-        let wakers = [self.life_waker.take(), self.turn_waker.take(), self.timer_waker.take()];
+        let wakers = [
+            self.life_waker.take(),
+            self.turn_waker.take(),
+            self.timer_waker.take(),
+            self.dials.waker.take(),
+        ];
         (connections, outboxes, wakers)
     }
 

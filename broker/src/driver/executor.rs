@@ -20,6 +20,7 @@ use glommio::timer::{Timer, sleep};
 use crate::driver::accept::{self, Door};
 use crate::driver::core::{Core, Life, Mail, breathe, keep_waker};
 use crate::driver::counters::ShardCounters;
+use crate::driver::dial::dial_loop;
 use crate::driver::disk::{self, Disks};
 use crate::driver::machine::Machine;
 use crate::shard::event::Event;
@@ -101,6 +102,7 @@ pub async fn run(setup: Setup) {
     disk::spawn_workers(&core);
     glommio::spawn_local(turn_loop(Rc::clone(&core))).detach();
     glommio::spawn_local(timer_loop(Rc::clone(&core))).detach();
+    glommio::spawn_local(dial_loop(Rc::clone(&core))).detach();
     glommio::spawn_local(beat_loop(setup.beat)).detach();
     glommio::spawn_local(life_loop(Rc::clone(&core), shard, setup.news)).detach();
     for (to, sender) in senders.into_iter().enumerate() {

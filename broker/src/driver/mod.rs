@@ -2,7 +2,7 @@
 //! `Shard::step` on glommio and reports completions; decides nothing.
 //!
 //! Enter at [`Broker`]. `core` is one shard's state and the loop around `step`; `executor`
-//! the tasks around it; `serve` one connection's; `disk`, `conn` and `memory` what effects are carried out on.
+//! the tasks around it; `serve` one connection's, `dial` those to other brokers; `disk`, `conn` and `memory` what effects are carried out on.
 //! The only folder that may name glommio, socket2 or libc.
 
 mod accept;
@@ -11,6 +11,7 @@ mod clock;
 mod conn;
 mod core;
 mod counters;
+mod dial;
 mod disk;
 mod executor;
 mod identity;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ use crate::fatal::FatalReason;
 use crate::memory::{Memory, Piece, Slot};
 use crate::shard::ShardConfig;
 use crate::shard::effect::{Effect, Effects};
-use crate::shard::event::{Conn, Event};
+use crate::shard::event::{Conn, DialId, Event};
 use crate::shard::message::ShardMessage;
 use crate::time::{Nanos, Now};
 
 /// Answers each line of a connection by its first word:
-/// `echo` itself; `who` the shard's number; `fill N` N bytes; `tell` asks the next shard and answers when
+/// `dial PORT N` connects N times, closes all and says how many stood; `echo` itself; `who` the shard's number; `fill N` N bytes; `tell` asks the next shard and answers when
 /// it has; `turn` after a turn; `wait` after 20 ms; `disk` after a tour of all disk orders; `bye`
 /// with a last word and the end.
 struct TestMachine {
@@ -33,8 +33,16 @@ struct TestMachine {
     waiting_tell: Vec<Conn>,
     waiting_turn: Vec<Conn>,
     waiting_wake: Vec<Conn>,
+    dialing: Option<Dialing>,
     tour: Option<Tour>,
     steps: u64,
+}
+
+/// Connections that were ordered for one that asked.
+struct Dialing {
+    asked: Conn,
+    left: u64,
+    made: Vec<Conn>,
 }
 
 /// A tour of the disk orders for one connection.
@@ -62,6 +70,7 @@ impl TestMachine {
                 waiting_tell: Vec::new(),
                 waiting_turn: Vec::new(),
                 waiting_wake: Vec::new(),
+                dialing: None,
                 tour: None,
                 steps: 0,
             })
@@ -121,6 +130,16 @@ impl TestMachine {
             "disk" => {
                 self.tour = Some(Tour { conn, stage: 0, slot: None });
                 self.tour_on(DiskDone::Done, memory, effects);
+            }
+            "dial" => {
+                let (port, count) = rest.split_once(' ').expect("two numbers");
+                let port: u16 = port.parse().expect("a port");
+                let left: u64 = count.parse().expect("a number");
+                let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+                self.dialing = Some(Dialing { asked: conn, left, made: Vec::new() });
+                for dial in (0..left).map(DialId) {
+                    effects.push(Effect::Dial { dial, address, shard: ShardId(3) });
+                }
             }
             "bye" => {
                 Self::answer(conn, b"bye\n", memory, effects);
@@ -257,6 +276,18 @@ impl Machine for TestMachine {
                 self.lines.insert(conn, Vec::new());
                 effects.push(Effect::Receive { conn, target: None });
             }
+            Event::Dialed { conn, .. } => {
+                let dialing = self.dialing.as_mut().expect("somebody asked");
+                dialing.left -= 1;
+                dialing.made.extend(conn);
+                if dialing.left == 0 {
+                    for &conn in &dialing.made {
+                        effects.push(Effect::Close { conn, after_sends: false });
+                    }
+                    let text = format!("{} stood\n", dialing.made.len());
+                    Self::answer(dialing.asked, text.as_bytes(), memory, effects);
+                }
+            }
             Event::Received { conn, piece } => {
                 let mut text = self.lines.remove(&conn).expect("open");
                 text.extend_from_slice(memory.piece(piece));
@@ -380,6 +411,29 @@ fn a_connection_is_served_and_closed_after_its_last_send() {
     assert_eq!(ask(&mut stream, "bye"), "bye");
     assert_eq!(read(&mut stream, &mut [0]).expect("the end"), 0);
     assert!(broker.counters().total("steps") > 0);
+    broker.stop();
+}
+
+#[test]
+fn a_burst_of_dials_says_its_preambles_and_leaves_no_connection_behind() {
+    let Some(directory) = real_directory() else { return };
+    let broker = start(directory.path(), 1);
+    let mut stream = connect(&broker, ShardId::ANY);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    // More than are begun at once.
+    let count = 100;
+    stream.write_all(format!("dial {port} {count}\n").as_bytes()).expect("asked");
+    for _ in 0..count {
+        let (mut dialed, _) = listener.accept().expect("dialed");
+        dialed.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+        let mut all = Vec::new();
+        dialed.read_to_end(&mut all).expect("closed");
+        assert_eq!(all, Preamble { shard: ShardId(3) }.encode());
+    }
+    assert_eq!(read_line(&mut stream), format!("{count} stood"));
+    drop(listener);
+    assert_eq!(ask(&mut stream, &format!("dial {port} 3")), "0 stood", "nobody listens there");
     broker.stop();
 }
 

@@ -5,13 +5,14 @@
 //! names until it is complete; then the driver gives the reference back (`Receive` excepted: its
 //! slot stays the shard's).
 
+use std::net::SocketAddr;
 use std::ops::Range;
 
 use corelog_protocol::ids::ShardId;
 
 use crate::disk::{DiskOrder, OpId};
 use crate::memory::Piece;
-use crate::shard::event::Conn;
+use crate::shard::event::{Conn, DialId};
 use crate::shard::message::ShardMessage;
 use crate::time::Monotonic;
 
@@ -35,6 +36,12 @@ pub enum Effect {
     Close {
         conn: Conn,
         after_sends: bool,
+    },
+    /// Connect to a shard of another broker, and report `Dialed`, within about a second.
+    Dial {
+        dial: DialId,
+        address: SocketAddr,
+        shard: ShardId,
     },
     Disk {
         op: OpId,

@@ -21,12 +21,19 @@ pub struct Peer {
     pub port: u16,
 }
 
+/// A connection that a shard has ordered, and that is not there yet. Never used twice in a shard's life.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct DialId(pub u64);
+
 #[derive(Debug)]
 pub enum Event {
     /// The first event of a shard's life: recover, then serve.
     Start,
     /// A connection whose preamble was read and whose socket is now this shard's.
     Opened { conn: Conn, peer: Peer },
+    /// `Effect::Dial` is done. With a connection it is the shard's from now on, as one that was opened to it is: its
+    /// preamble is sent, and nothing else.
+    Dialed { dial: DialId, conn: Option<Conn> },
     /// Bytes from a connection. They lie in the shared receive buffer, which is the shard's only
     /// during this step, or in the target of the connection's last `Effect::Receive`.
     Received { conn: Conn, piece: Piece },

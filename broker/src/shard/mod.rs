@@ -201,6 +201,7 @@ impl Shard {
         match event {
             Event::Start => self.on_start(cx),
             Event::Opened { conn, peer } => self.on_opened(cx, conn, peer),
+            Event::Dialed { dial, conn } => self.on_dialed(cx, dial, conn),
             Event::Received { conn, piece } => self.on_received(cx, conn, piece),
             Event::Sent { conn } => self.on_sent(cx, conn),
             Event::Closed { conn } => self.on_closed(cx, conn),

@@ -4,7 +4,7 @@
 use corelog_protocol::ErrorCode;
 use corelog_protocol::frame::{FrameError, FrameHeader, UnsupportedFrame};
 
-use super::event::{Conn, Peer};
+use super::event::{Conn, DialId, Peer};
 use super::message::Refusal;
 use super::{Cx, Shard};
 use crate::limits::{
@@ -48,6 +48,19 @@ impl Shard {
         self.sessions.insert(Session::new(conn, peer));
         self.order_receive(cx, conn, None);
         self.watch(conn);
+    }
+
+    /// A connection to another broker, or none.
+    pub(super) fn on_dialed<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        _dial: DialId,
+        conn: Option<Conn>,
+    ) {
+        if let Some(conn) = conn {
+            // Nobody wants it any more.
+            cx.effects.push(Effect::Close { conn, after_sends: false });
+        }
     }
 
     pub(super) fn on_closed<M: Memory>(&mut self, cx: &mut Cx<'_, M>, conn: Conn) {

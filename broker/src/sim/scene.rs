@@ -289,6 +289,10 @@ impl World {
                     self.hang_up_at(shard, conn.index as usize);
                 }
             }
+            // There is nobody else in this world.
+            Effect::Dial { dial, .. } => {
+                self.events.push_back((shard, Event::Dialed { dial, conn: None }));
+            }
             Effect::Disk { op, order } => {
                 if self.is_disk_held {
                     self.held.push_back((shard, op, order));

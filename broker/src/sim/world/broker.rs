@@ -98,6 +98,7 @@ impl World {
         match what {
             BrokerAction::DiskDone { op, fault } => self.disk_done(shard, op, fault),
             BrokerAction::Turn => self.step(shard, Event::Turn),
+            BrokerAction::Dialed { dial } => self.step(shard, Event::Dialed { dial, conn: None }),
             BrokerAction::Wake { at } => {
                 let Some(broker) = &mut self.broker else { return };
                 if broker.shards[shard].wake_at == Some(at) {
@@ -152,6 +153,7 @@ impl World {
                 self.send(shard, conn, pieces);
             }
             Effect::Close { conn, after_sends } => self.broker_closes(shard, conn, after_sends),
+            Effect::Dial { dial, .. } => self.dial(shard, dial),
             Effect::Disk { op, order } => self.disk_order(shard, op, order),
             Effect::Tell { to, message } => {
                 let to = usize::from(to.0);
@@ -401,6 +403,7 @@ fn event_number(event: &Event) -> u64 {
         Event::Turn => 8,
         Event::Woken => 9,
         Event::Stop => 10,
+        Event::Dialed { dial, conn } => 11 + (dial.0 << 8) + (u64::from(conn.is_some()) << 63),
     }
 }
 
@@ -418,6 +421,7 @@ fn effect_number(effect: &Effect) -> u64 {
         Effect::Wake { at } => 28 + (at.0 << 8),
         Effect::Ready => 29,
         Effect::Stopped => 30,
+        Effect::Dial { dial, shard, .. } => 31 + (dial.0 << 8) + (u64::from(shard.0) << 48),
     }
 }
 

@@ -17,7 +17,7 @@ mod workload;
 
 use crate::disk::OpId;
 use crate::random::Random;
-use crate::shard::event::Conn;
+use crate::shard::event::{Conn, DialId};
 use crate::shard::message::ShardMessage;
 use crate::sim::check::Checks;
 use crate::sim::check::history::Kept;
@@ -90,6 +90,7 @@ enum Action {
 enum BrokerAction {
     DiskDone { op: OpId, fault: Option<Fault> },
     Turn,
+    Dialed { dial: DialId },
     Wake { at: Monotonic },
     Told { from: u16, message: Box<ShardMessage> },
 }

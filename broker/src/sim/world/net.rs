@@ -13,10 +13,10 @@ use corelog_protocol::frame::FrameKind;
 use corelog_protocol::preamble::{PREAMBLE_BYTES, Preamble};
 
 use super::bytes::Bytes;
-use super::{Action, World};
+use super::{Action, BrokerAction, World};
 use crate::limits::RECEIVE_BYTES;
 use crate::memory::{Memory, Piece};
-use crate::shard::event::{Conn, Event, Peer};
+use crate::shard::event::{Conn, DialId, Event, Peer};
 use crate::sim::check::record::record_ids;
 use crate::sim::wiretap::Wiretap;
 
@@ -128,6 +128,14 @@ impl World {
         let delay = self.draw_delay(self.plan.net_latency * 2);
         self.after(delay, Action::Connect { link });
         link
+    }
+
+    /// A shard looks for another broker. There is none in this world: it hears so, sooner or later.
+    pub(super) fn dial(&mut self, shard: usize, dial: DialId) {
+        self.tally.one("dials without an answer");
+        let delay = self.draw_delay(1_000_000_000);
+        let what = BrokerAction::Dialed { dial };
+        self.after(delay, Action::Broker { life: self.lives, shard, what });
     }
 
     pub(super) fn connect(&mut self, link: usize) {
