@@ -28,10 +28,10 @@ pub use compression::{PackFault, UNPACKED_BYTES_MAX, pack_batch, unpack_batch};
 pub use corelog_protocol::Durability;
 pub use corelog_protocol::ErrorCode;
 pub use corelog_protocol::batch::{BatchError, Compression, Header};
-pub use corelog_protocol::ids::Offset;
+pub use corelog_protocol::ids::{BrokerId, Offset};
 pub use corelog_protocol::message::{
-    PartitionPlace, ShardCounters, StatusReply, TopicChanges, TopicInfo, TopicSettings,
-    TopicSummary,
+    BrokerPlace, Brokers, PartitionPlace, ReplicaPlace, ShardCounters, StatusReply, TopicChanges,
+    TopicInfo, TopicSettings, TopicSummary,
 };
 pub use corelog_protocol::produce::StageTimes;
 pub use engine::{

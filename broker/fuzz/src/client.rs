@@ -12,12 +12,12 @@ use corelog_protocol::ErrorCode;
 use corelog_protocol::batch::BatchView;
 use corelog_protocol::frame::{FrameHeader, FrameKind};
 use corelog_protocol::ids::{
-    ClusterId, Epoch, Incarnation, LaneId, Offset, PartitionId, ShardId, TopicId,
+    BrokerId, ClusterId, Epoch, Incarnation, LaneId, Offset, PartitionId, ShardId, TopicId,
 };
 use corelog_protocol::message::{
-    Encoder, ErrorReply, Fetch, FetchReply, FetchedPartition, HelloReply, Message, Offsets,
-    OffsetsAnswer, OffsetsReply, PartitionPlace, TopicDescribeReply, TopicInfo, TopicListReply,
-    TopicSettings,
+    Brokers, Encoder, ErrorReply, Fetch, FetchReply, FetchedPartition, HelloReply, Message,
+    Offsets, OffsetsAnswer, OffsetsReply, PartitionPlace, TopicDescribeReply, TopicInfo,
+    TopicListReply, TopicSettings,
 };
 use corelog_protocol::preamble::PREAMBLE_BYTES;
 use corelog_protocol::produce::{Produce, ProduceAck};
@@ -419,7 +419,7 @@ fn topic() -> TopicInfo {
     let place = |number: u32| PartitionPlace {
         partition: PartitionId(100 + number),
         lane: LaneId(1 + number),
-        broker: 0,
+        broker: BrokerId(0),
         shard: ShardId(number as u16),
         epoch: Epoch(1),
     };
@@ -433,6 +433,8 @@ fn topic() -> TopicInfo {
             retention_bytes: None,
         },
         places: vec![place(0), place(1)],
+        brokers: Brokers::default(),
+        replica_places: Vec::new(),
     }
 }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use corelog_protocol::ErrorCode;
 use corelog_protocol::frame::FrameKind;
-use corelog_protocol::ids::{PartitionId, ShardId, TopicId};
+use corelog_protocol::ids::{BrokerId, PartitionId, ShardId, TopicId};
 use corelog_protocol::message::{
-    PartitionPlace, TOPIC_LIST_MAX, TopicAlter, TopicAlterReply, TopicCreate, TopicCreateReply,
-    TopicDelete, TopicDeleteReply, TopicDescribe, TopicDescribeReply, TopicInfo, TopicList,
-    TopicListReply, TopicSettings as WireSettings, TopicSummary,
+    Brokers, PartitionPlace, TOPIC_LIST_MAX, TopicAlter, TopicAlterReply, TopicCreate,
+    TopicCreateReply, TopicDelete, TopicDeleteReply, TopicDescribe, TopicDescribeReply, TopicInfo,
+    TopicList, TopicListReply, TopicSettings as WireSettings, TopicSummary,
 };
 
 use super::effect::Effect;
@@ -257,7 +257,7 @@ impl Shard {
             PartitionPlace {
                 partition,
                 lane: link.lane,
-                broker: 0,
+                broker: BrokerId(0),
                 shard: lane_shard(link.lane, self.config.shards),
                 // Known for lanes led here only.
                 epoch: local.map(|at| self.lanes[usize::from(at)].log.epoch()).unwrap_or_default(),
@@ -273,6 +273,8 @@ impl Shard {
                 retention_bytes: topic.settings.retention_bytes,
             },
             places: topic.partitions().map(place).collect(),
+            brokers: Brokers::default(),
+            replica_places: Vec::new(),
         }
     }
 

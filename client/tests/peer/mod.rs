@@ -184,7 +184,7 @@ fn topic() -> TopicInfo {
     let place = |number| PartitionPlace {
         partition: PartitionId(number),
         lane: LaneId(number + 1),
-        broker: 0,
+        broker: BrokerId(0),
         shard: ShardId(number as u16),
         epoch: Epoch(1),
     };
@@ -198,5 +198,7 @@ fn topic() -> TopicInfo {
             retention_bytes: None,
         },
         places: (0..PARTITIONS).map(place).collect(),
+        brokers: Brokers::default(),
+        replica_places: Vec::new(),
     }
 }

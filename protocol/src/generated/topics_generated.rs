@@ -258,6 +258,133 @@ impl<'a> PartitionPlace {
 
 }
 
+// struct ReplicaPlace, aligned to 4
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq)]
+pub struct ReplicaPlace(pub [u8; 8]);
+impl Default for ReplicaPlace { 
+  fn default() -> Self { 
+    Self([0; 8])
+  }
+}
+impl ::core::fmt::Debug for ReplicaPlace {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    f.debug_struct("ReplicaPlace")
+      .field("lane", &self.lane())
+      .field("broker", &self.broker())
+      .finish()
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for ReplicaPlace {}
+impl<'a> ::flatbuffers::Follow<'a> for ReplicaPlace {
+  type Inner = &'a ReplicaPlace;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { <&'a ReplicaPlace>::follow(buf, loc) }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for &'a ReplicaPlace {
+  type Inner = &'a ReplicaPlace;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { ::flatbuffers::follow_cast_ref::<ReplicaPlace>(buf, loc) }
+  }
+}
+impl<'b> ::flatbuffers::Push for ReplicaPlace {
+    type Output = ReplicaPlace;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        let src = unsafe { ::core::slice::from_raw_parts(self as *const ReplicaPlace as *const u8, <Self as ::flatbuffers::Push>::size()) };
+        dst.copy_from_slice(src);
+    }
+    #[inline]
+    fn alignment() -> ::flatbuffers::PushAlignment {
+        ::flatbuffers::PushAlignment::new(4)
+    }
+}
+
+impl<'a> ::flatbuffers::Verifiable for ReplicaPlace {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.in_buffer::<Self>(pos)
+  }
+}
+
+impl<'a> ReplicaPlace {
+  #[allow(clippy::too_many_arguments)]
+  pub fn new(
+    lane: u32,
+    broker: u32,
+  ) -> Self {
+    let mut s = Self([0; 8]);
+    s.set_lane(lane);
+    s.set_broker(broker);
+    s
+  }
+
+  pub fn lane(&self) -> u32 {
+    let mut mem = ::core::mem::MaybeUninit::<<u32 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[0..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_lane(&mut self, x: u32) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[0..].as_mut_ptr(),
+        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn broker(&self) -> u32 {
+    let mut mem = ::core::mem::MaybeUninit::<<u32 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[4..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_broker(&mut self, x: u32) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[4..].as_mut_ptr(),
+        ::core::mem::size_of::<<u32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+}
+
 pub enum TopicCreateOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -439,6 +566,153 @@ impl ::core::fmt::Debug for TopicCreate<'_> {
       ds.finish()
   }
 }
+pub enum BrokerPlaceOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct BrokerPlace<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for BrokerPlace<'a> {
+  type Inner = BrokerPlace<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> BrokerPlace<'a> {
+  pub const VT_ID: ::flatbuffers::VOffsetT = 4;
+  pub const VT_ADDRESS: ::flatbuffers::VOffsetT = 6;
+  pub const VT_SHARDS: ::flatbuffers::VOffsetT = 8;
+  pub const VT_INCARNATION: ::flatbuffers::VOffsetT = 10;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    BrokerPlace { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args BrokerPlaceArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<BrokerPlace<'bldr>> {
+    let mut builder = BrokerPlaceBuilder::new(_fbb);
+    builder.add_incarnation(args.incarnation);
+    if let Some(x) = args.address { builder.add_address(x); }
+    builder.add_id(args.id);
+    builder.add_shards(args.shards);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn id(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(BrokerPlace::VT_ID, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn address(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(BrokerPlace::VT_ADDRESS, None)}
+  }
+  #[inline]
+  pub fn shards(&self) -> u16 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u16>(BrokerPlace::VT_SHARDS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn incarnation(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(BrokerPlace::VT_INCARNATION, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for BrokerPlace<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u32>("id", Self::VT_ID, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("address", Self::VT_ADDRESS, false)?
+     .visit_field::<u16>("shards", Self::VT_SHARDS, false)?
+     .visit_field::<u64>("incarnation", Self::VT_INCARNATION, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct BrokerPlaceArgs<'a> {
+    pub id: u32,
+    pub address: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub shards: u16,
+    pub incarnation: u64,
+}
+impl<'a> Default for BrokerPlaceArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    BrokerPlaceArgs {
+      id: 0,
+      address: None,
+      shards: 0,
+      incarnation: 0,
+    }
+  }
+}
+
+pub struct BrokerPlaceBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> BrokerPlaceBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_id(&mut self, id: u32) {
+    self.fbb_.push_slot::<u32>(BrokerPlace::VT_ID, id, 0);
+  }
+  #[inline]
+  pub fn add_address(&mut self, address: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(BrokerPlace::VT_ADDRESS, address);
+  }
+  #[inline]
+  pub fn add_shards(&mut self, shards: u16) {
+    self.fbb_.push_slot::<u16>(BrokerPlace::VT_SHARDS, shards, 0);
+  }
+  #[inline]
+  pub fn add_incarnation(&mut self, incarnation: u64) {
+    self.fbb_.push_slot::<u64>(BrokerPlace::VT_INCARNATION, incarnation, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> BrokerPlaceBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    BrokerPlaceBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<BrokerPlace<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for BrokerPlace<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("BrokerPlace");
+      ds.field("id", &self.id());
+      ds.field("address", &self.address());
+      ds.field("shards", &self.shards());
+      ds.field("incarnation", &self.incarnation());
+      ds.finish()
+  }
+}
 pub enum TopicInfoOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -461,6 +735,9 @@ impl<'a> TopicInfo<'a> {
   pub const VT_RETENTION_MS: ::flatbuffers::VOffsetT = 10;
   pub const VT_RETENTION_BYTES: ::flatbuffers::VOffsetT = 12;
   pub const VT_PARTITIONS: ::flatbuffers::VOffsetT = 14;
+  pub const VT_BROKERS: ::flatbuffers::VOffsetT = 16;
+  pub const VT_ME: ::flatbuffers::VOffsetT = 18;
+  pub const VT_REPLICA_PLACES: ::flatbuffers::VOffsetT = 20;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -474,6 +751,9 @@ impl<'a> TopicInfo<'a> {
     let mut builder = TopicInfoBuilder::new(_fbb);
     if let Some(x) = args.retention_bytes { builder.add_retention_bytes(x); }
     if let Some(x) = args.retention_ms { builder.add_retention_ms(x); }
+    if let Some(x) = args.replica_places { builder.add_replica_places(x); }
+    builder.add_me(args.me);
+    if let Some(x) = args.brokers { builder.add_brokers(x); }
     if let Some(x) = args.partitions { builder.add_partitions(x); }
     if let Some(x) = args.name { builder.add_name(x); }
     builder.add_id(args.id);
@@ -524,6 +804,27 @@ impl<'a> TopicInfo<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, PartitionPlace>>>(TopicInfo::VT_PARTITIONS, None)}
   }
+  #[inline]
+  pub fn brokers(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<BrokerPlace<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<BrokerPlace>>>>(TopicInfo::VT_BROKERS, None)}
+  }
+  #[inline]
+  pub fn me(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(TopicInfo::VT_ME, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn replica_places(&self) -> Option<::flatbuffers::Vector<'a, ReplicaPlace>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ReplicaPlace>>>(TopicInfo::VT_REPLICA_PLACES, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for TopicInfo<'_> {
@@ -538,6 +839,9 @@ impl ::flatbuffers::Verifiable for TopicInfo<'_> {
      .visit_field::<u64>("retention_ms", Self::VT_RETENTION_MS, false)?
      .visit_field::<u64>("retention_bytes", Self::VT_RETENTION_BYTES, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, PartitionPlace>>>("partitions", Self::VT_PARTITIONS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<BrokerPlace>>>>("brokers", Self::VT_BROKERS, false)?
+     .visit_field::<u32>("me", Self::VT_ME, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ReplicaPlace>>>("replica_places", Self::VT_REPLICA_PLACES, false)?
      .finish();
     Ok(())
   }
@@ -549,6 +853,9 @@ pub struct TopicInfoArgs<'a> {
     pub retention_ms: Option<u64>,
     pub retention_bytes: Option<u64>,
     pub partitions: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, PartitionPlace>>>,
+    pub brokers: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<BrokerPlace<'a>>>>>,
+    pub me: u32,
+    pub replica_places: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ReplicaPlace>>>,
 }
 impl<'a> Default for TopicInfoArgs<'a> {
   #[inline]
@@ -560,6 +867,9 @@ impl<'a> Default for TopicInfoArgs<'a> {
       retention_ms: None,
       retention_bytes: None,
       partitions: None,
+      brokers: None,
+      me: 0,
+      replica_places: None,
     }
   }
 }
@@ -594,6 +904,18 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> TopicInfoBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(TopicInfo::VT_PARTITIONS, partitions);
   }
   #[inline]
+  pub fn add_brokers(&mut self, brokers: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<BrokerPlace<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(TopicInfo::VT_BROKERS, brokers);
+  }
+  #[inline]
+  pub fn add_me(&mut self, me: u32) {
+    self.fbb_.push_slot::<u32>(TopicInfo::VT_ME, me, 0);
+  }
+  #[inline]
+  pub fn add_replica_places(&mut self, replica_places: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ReplicaPlace>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(TopicInfo::VT_REPLICA_PLACES, replica_places);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> TopicInfoBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     TopicInfoBuilder {
@@ -617,6 +939,9 @@ impl ::core::fmt::Debug for TopicInfo<'_> {
       ds.field("retention_ms", &self.retention_ms());
       ds.field("retention_bytes", &self.retention_bytes());
       ds.field("partitions", &self.partitions());
+      ds.field("brokers", &self.brokers());
+      ds.field("me", &self.me());
+      ds.field("replica_places", &self.replica_places());
       ds.finish()
   }
 }

@@ -9,6 +9,7 @@
 //! The control may lie at any address: the verifier looks at places in the buffer only, and all
 //! reads are unaligned.
 
+mod brokers;
 mod data;
 mod session;
 mod status;
@@ -20,6 +21,7 @@ use std::fmt;
 
 use flatbuffers::{FlatBufferBuilder, Follow, Verifiable, VerifierOptions};
 
+pub use brokers::{BROKERS_MAX, BrokerPlace, Brokers, REPLICA_PLACES_MAX, ReplicaPlace};
 pub use data::{
     FETCH_PARTITIONS_MAX, Fetch, FetchPartition, FetchReply, FetchedPartition, Offsets,
     OffsetsAnswer, OffsetsQuery, OffsetsReply,

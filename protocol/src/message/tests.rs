@@ -43,10 +43,16 @@ fn the_largest_honest_messages_decode() {
     let place = PartitionPlace {
         partition: PartitionId(u32::MAX),
         lane: LaneId(u32::MAX),
-        broker: u32::MAX,
+        broker: BrokerId(u32::MAX),
         shard: ShardId(u16::MAX),
         epoch: Epoch(u64::MAX),
     };
+    let brokers = (1..=BROKERS_MAX as u32).map(|id| BrokerPlace {
+        id: BrokerId(u32::MAX - BROKERS_MAX as u32 + id),
+        address: "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535".parse().unwrap(),
+        shards: u16::MAX,
+        incarnation: Incarnation(u64::MAX),
+    });
     let reply = TopicDescribeReply {
         topic: TopicInfo {
             id: TopicId(1),
@@ -58,11 +64,33 @@ fn the_largest_honest_messages_decode() {
                 retention_bytes: Some(u64::MAX),
             },
             places: vec![place; PARTITIONS_PER_TOPIC_MAX as usize],
+            brokers: Brokers { me: BrokerId(u32::MAX), places: brokers.collect() },
+            replica_places: Vec::new(),
         },
     };
     let control = control_of(&reply);
     assert!(control.len() < 1 << 18);
     assert_eq!(TopicDescribeReply::decode(&control).unwrap(), reply);
+    let at = ReplicaPlace { lane: LaneId(u32::MAX), broker: BrokerId(u32::MAX) };
+    let mut crowded = reply;
+    crowded.topic.replica_places = vec![at; REPLICA_PLACES_MAX];
+    assert_eq!(TopicDescribeReply::decode(&control_of(&crowded)).unwrap(), crowded);
+    crowded.topic.replica_places.push(at);
+    assert!(TopicDescribeReply::decode(&control_of(&crowded)).is_err());
+    crowded.topic.replica_places.clear();
+    let one = crowded.topic.brokers.places[0];
+    for (spoiled, what) in [
+        (BrokerPlace { id: BrokerId(0), ..one }, "no id"),
+        (BrokerPlace { shards: 0, ..one }, "no shards"),
+        (BrokerPlace { id: BrokerId(u32::MAX), ..one }, "twice"),
+    ] {
+        let mut reply = crowded.clone();
+        reply.topic.brokers.places[0] = spoiled;
+        assert!(TopicDescribeReply::decode(&control_of(&reply)).is_err(), "{what}");
+    }
+    let more = BrokerPlace { id: BrokerId(1), ..one };
+    crowded.topic.brokers.places.insert(0, more);
+    assert!(TopicDescribeReply::decode(&control_of(&crowded)).is_err(), "one too many");
 
     let wanted =
         FetchPartition { partition: PartitionId(1), offset: Offset(u64::MAX), bytes_max: u32::MAX };

@@ -5,9 +5,13 @@ use std::fmt;
 
 use flatbuffers::{FlatBufferBuilder, UnionWIPOffset, WIPOffset};
 
+use super::brokers::{
+    BROKERS_MAX, Brokers, ReplicaPlace, brokers_from_wire, brokers_to_wire, replicas_from_wire,
+    replicas_to_wire,
+};
 use super::{TABLES_MAX, check, message, read_root, sealed, text};
 use crate::generated::topics as wire;
-use crate::ids::{Epoch, LaneId, PartitionId, ShardId, TopicId};
+use crate::ids::{BrokerId, Epoch, LaneId, PartitionId, ShardId, TopicId};
 use crate::malformed::MalformedError;
 
 /// A topic's name.
@@ -132,6 +136,19 @@ pub struct TopicInfo {
     pub settings: TopicSettings,
     /// The partitions, in the order of their numbers in the topic.
     pub places: Vec<PartitionPlace>,
+    /// Who answers, and who else is there.
+    pub brokers: Brokers,
+    /// Where the lanes of the topic have copies, by lane; of each lane the preferred leader first.
+    /// Empty if a broker is alone. At most [`REPLICA_PLACES_MAX`](super::REPLICA_PLACES_MAX).
+    pub replica_places: Vec<ReplicaPlace>,
+}
+
+impl TopicInfo {
+    /// The brokers that have a copy of a lane, the preferred leader first. None are told by a broker
+    /// that is alone.
+    pub fn replicas_of(&self, lane: LaneId) -> impl Iterator<Item = BrokerId> + '_ {
+        self.replica_places.iter().filter(move |at| at.lane == lane).map(|at| at.broker)
+    }
 }
 
 /// Where a partition lives.
@@ -141,13 +158,17 @@ pub struct PartitionPlace {
     pub partition: PartitionId,
     /// The lane that holds it.
     pub lane: LaneId,
-    /// The broker that leads the lane. 0: the one that answers.
-    pub broker: u32,
+    /// The broker that leads the lane. 0: none leads it now; or, if no brokers are told, the one that
+    /// answers.
+    pub broker: BrokerId,
     /// The shard that leads the lane there: what to put into a preamble.
     pub shard: ShardId,
     /// Of the lane, when this was written.
     pub epoch: Epoch,
 }
+
+/// The reply, the topic, and its brokers.
+const TOPIC_TABLES_MAX: usize = 2 + BROKERS_MAX;
 
 fn topic_from_wire(topic: Option<wire::TopicInfo<'_>>) -> Result<TopicInfo, MalformedError> {
     let Some(topic) = topic else {
@@ -163,7 +184,7 @@ fn topic_from_wire(topic: Option<wire::TopicInfo<'_>>) -> Result<TopicInfo, Malf
             Ok(PartitionPlace {
                 partition: PartitionId(place.partition()),
                 lane: LaneId(place.lane()),
-                broker: place.broker(),
+                broker: BrokerId(place.broker()),
                 shard: ShardId(place.shard()),
                 epoch: Epoch(place.epoch()),
             })
@@ -179,6 +200,8 @@ fn topic_from_wire(topic: Option<wire::TopicInfo<'_>>) -> Result<TopicInfo, Malf
             retention_bytes: topic.retention_bytes(),
         },
         places,
+        brokers: brokers_from_wire(&topic)?,
+        replica_places: replicas_from_wire(&topic)?,
     })
 }
 
@@ -191,11 +214,14 @@ fn topic_to_wire<'b>(
             place.epoch.0,
             place.partition.0,
             place.lane.0,
-            place.broker,
+            place.broker.0,
             place.shard.0,
             0,
         )
     }));
+    // What is empty is absent: a broker alone answers as it did before there were clusters.
+    let brokers = brokers_to_wire(&topic.brokers, builder);
+    let replica_places = replicas_to_wire(&topic.replica_places, builder);
     let args = wire::TopicInfoArgs {
         id: topic.id.0,
         name: Some(builder.create_string(&topic.name)),
@@ -203,6 +229,9 @@ fn topic_to_wire<'b>(
         retention_ms: topic.settings.retention_ms,
         retention_bytes: topic.settings.retention_bytes,
         partitions: Some(partitions),
+        brokers,
+        me: topic.brokers.me.0,
+        replica_places,
     };
     wire::TopicInfo::create(builder, &args)
 }
@@ -217,7 +246,7 @@ pub struct TopicCreateReply {
 impl TopicCreateReply {
     /// Reads a control part.
     pub fn decode(control: &[u8]) -> Result<Self, MalformedError> {
-        let table = read_root::<wire::TopicCreateReply>(control, TABLES_MAX)?;
+        let table = read_root::<wire::TopicCreateReply>(control, TOPIC_TABLES_MAX)?;
         Ok(Self { topic: topic_from_wire(table.topic())? })
     }
 }
@@ -356,7 +385,7 @@ pub struct TopicDescribeReply {
 impl TopicDescribeReply {
     /// Reads a control part.
     pub fn decode(control: &[u8]) -> Result<Self, MalformedError> {
-        let table = read_root::<wire::TopicDescribeReply>(control, TABLES_MAX)?;
+        let table = read_root::<wire::TopicDescribeReply>(control, TOPIC_TABLES_MAX)?;
         Ok(Self { topic: topic_from_wire(table.topic())? })
     }
 }
@@ -483,7 +512,7 @@ pub struct TopicAlterReply {
 impl TopicAlterReply {
     /// Reads a control part.
     pub fn decode(control: &[u8]) -> Result<Self, MalformedError> {
-        let table = read_root::<wire::TopicAlterReply>(control, TABLES_MAX)?;
+        let table = read_root::<wire::TopicAlterReply>(control, TOPIC_TABLES_MAX)?;
         Ok(Self { topic: topic_from_wire(table.topic())? })
     }
 }

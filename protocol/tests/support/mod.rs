@@ -255,7 +255,7 @@ fn topic_info() -> TopicInfo {
     let place = |partition, shard| PartitionPlace {
         partition: PartitionId(partition),
         lane: LaneId(u32::from(shard) + 1),
-        broker: 0,
+        broker: BrokerId(0),
         shard: ShardId(shard),
         epoch: Epoch(4),
     };
@@ -269,6 +269,8 @@ fn topic_info() -> TopicInfo {
             retention_bytes: None,
         },
         places: vec![place(7, 0), place(8, 1)],
+        brokers: Brokers::default(),
+        replica_places: Vec::new(),
     }
 }
 
@@ -300,6 +302,29 @@ pub fn topic_describe() -> TopicDescribe {
 
 pub fn topic_describe_reply() -> TopicDescribeReply {
     TopicDescribeReply { topic: topic_info() }
+}
+
+/// From a broker of a cluster, while one of the lanes has no leader.
+pub fn topic_describe_reply_cluster() -> TopicDescribeReply {
+    let broker = |id, address: &str| BrokerPlace {
+        id: BrokerId(id),
+        address: address.parse().unwrap(),
+        shards: 2,
+        incarnation: Incarnation(0x0102_0304_0506_0700 + u64::from(id)),
+    };
+    let mut topic = topic_info();
+    topic.places[0].broker = BrokerId(3);
+    topic.brokers = Brokers {
+        me: BrokerId(2),
+        places: vec![
+            broker(1, "192.0.2.1:7421"),
+            broker(2, "[2001:db8::2]:7421"),
+            broker(3, "192.0.2.3:7422"),
+        ],
+    };
+    let at = |lane, broker| ReplicaPlace { lane: LaneId(lane), broker: BrokerId(broker) };
+    topic.replica_places = vec![at(1, 3), at(1, 1), at(1, 2), at(2, 1), at(2, 2), at(2, 3)];
+    TopicDescribeReply { topic }
 }
 
 pub fn topic_delete() -> TopicDelete {
@@ -370,6 +395,11 @@ macro_rules! for_each_table {
         $call!("topic_list_reply", TopicListReply, support::topic_list_reply());
         $call!("topic_describe", TopicDescribe, support::topic_describe());
         $call!("topic_describe_reply", TopicDescribeReply, support::topic_describe_reply());
+        $call!(
+            "topic_describe_reply_cluster",
+            TopicDescribeReply,
+            support::topic_describe_reply_cluster()
+        );
         $call!("topic_delete", TopicDelete, support::topic_delete());
         $call!("topic_delete_reply", TopicDeleteReply, support::topic_delete_reply());
         $call!("topic_alter", TopicAlter, support::topic_alter());

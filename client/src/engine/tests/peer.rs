@@ -304,7 +304,7 @@ pub fn topic(name: &str, shards: &[u16]) -> TopicInfo {
     let place = |(number, &shard): (usize, &u16)| PartitionPlace {
         partition: PartitionId(100 + number as u32),
         lane: LaneId(1 + u32::from(shard)),
-        broker: 0,
+        broker: BrokerId(0),
         shard: ShardId(shard),
         epoch: Epoch(1),
     };
@@ -318,6 +318,8 @@ pub fn topic(name: &str, shards: &[u16]) -> TopicInfo {
             retention_bytes: None,
         },
         places: shards.iter().enumerate().map(place).collect(),
+        brokers: Brokers::default(),
+        replica_places: Vec::new(),
     }
 }
 
