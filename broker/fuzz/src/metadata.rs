@@ -1,8 +1,9 @@
 //! Commands and images of the metadata: decoded, folded, written and read again.
 
 use corelog_broker::disk::DirectoryId;
-use corelog_broker::metadata::{Command, LaneRecord, State};
-use corelog_protocol::ids::{LaneId, PartitionId};
+use corelog_broker::metadata::{BrokerRecord, Command, LaneReplica, State};
+use corelog_broker::replica::Position;
+use corelog_protocol::ids::{BrokerId, Epoch, Incarnation, LaneId, Lsn, PartitionId};
 
 use crate::tape::{Script, Tape, mend_body};
 
@@ -49,9 +50,9 @@ fn check(state: &State) {
 /// A boot, topics that are made and deleted, and the image of what they came to.
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
-    let lane = |id| LaneRecord { id: LaneId(id), directory: DirectoryId(0) };
+    let alone = || [LaneReplica { broker: BrokerId(1), directory: DirectoryId(0) }].into();
     let mut state = State::default();
-    let mut commands = vec![Command::Boot { lanes: vec![lane(1), lane(2)] }];
+    let mut commands = vec![Command::Boot { lanes: vec![alone(), alone()] }];
     state.apply(&commands[0]);
     for (name, partitions) in [("a", 1), ("bb", 3), ("c", 2)] {
         let settings = corelog_broker::metadata::TopicSettings {
@@ -69,8 +70,50 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let script = |script, commands: &[Command]| {
         commands.iter().fold(script, |script: Script, one| script.bytes(&one.encode())).0
     };
+    let moving = cluster();
+    let mut moved = State::default();
+    moving.iter().for_each(|command| _ = moved.apply(command));
     vec![
         script(Script::default().numbers(&[0]), &commands),
         script(Script::default().numbers(&[1]).bytes(&state.image()), &commands[5..]),
+        script(Script::default().numbers(&[0]), &moving),
+        script(Script::default().numbers(&[1]).bytes(&moved.image()), &moving[5..]),
     ]
+}
+
+/// Four brokers, and a lane that gets a leader, another epoch and another set.
+fn cluster() -> Vec<Command> {
+    let register = |id: u32| Command::BrokerRegister {
+        record: BrokerRecord {
+            id: BrokerId(id),
+            incarnation: Incarnation(u64::from(id)),
+            life: 1,
+            address: ([127, 0, 0, 1], 7420).into(),
+            rack: "r".into(),
+            shards: 1,
+            directories: 1,
+        },
+    };
+    let mut commands: Vec<Command> = (1..=4).map(register).collect();
+    let set = |ids: [u32; 3]| {
+        ids.map(|id| LaneReplica { broker: BrokerId(id), directory: DirectoryId(0) }).into()
+    };
+    let lane = LaneId(1);
+    let lead = |epoch, broker| Command::LaneLeader {
+        lane,
+        epoch: Epoch(epoch),
+        broker: BrokerId(broker),
+        position: Position { epoch: Epoch(epoch - 1), end: Lsn(7) },
+    };
+    commands.extend([
+        Command::Boot { lanes: vec![set([1, 2, 3]), set([2, 3, 1])] },
+        lead(1, 2),
+        Command::LaneReplicas { lane, epoch: Epoch(2), replicas: set([2, 3, 4]) },
+        Command::LaneEnter { lane, epoch: Epoch(3) },
+        lead(3, 4),
+        Command::LaneSettled { lane, epoch: Epoch(3) },
+        Command::BrokerRemove { id: BrokerId(1) },
+        Command::BrokerRemove { id: BrokerId(4) },
+    ]);
+    commands
 }

@@ -1,6 +1,8 @@
 //! Little-endian bytes in and out, for commands and images on disk. Reading never panics and never
 //! allocates from a length that it read: a list grows as its elements are found.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
 /// Bytes that say nothing of ours, or are too short.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BadBytes;
@@ -39,6 +41,23 @@ impl Writer {
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.u32(u32::try_from(bytes.len()).expect("far less than 4 GiB"));
         self.bytes.extend_from_slice(bytes);
+    }
+    /// 4 or 6, then an IPv4 address and the port, or an IPv6 address, the port, flow and scope.
+    pub fn address(&mut self, address: SocketAddr) {
+        match address {
+            SocketAddr::V4(address) => {
+                self.u8(4);
+                self.bytes.extend_from_slice(&address.ip().octets());
+                self.u16(address.port());
+            }
+            SocketAddr::V6(address) => {
+                self.u8(6);
+                self.bytes.extend_from_slice(&address.ip().octets());
+                self.u16(address.port());
+                self.u32(address.flowinfo());
+                self.u32(address.scope_id());
+            }
+        }
     }
     /// The body, its CRC32C in the first four bytes.
     pub fn finish(mut self) -> Vec<u8> {
@@ -102,6 +121,20 @@ impl<'a> Reader<'a> {
         let (bytes, rest) = self.rest.split_at_checked(len).ok_or(BadBytes)?;
         self.rest = rest;
         Ok(bytes)
+    }
+    pub fn address(&mut self) -> Result<SocketAddr, BadBytes> {
+        match self.u8()? {
+            4 => {
+                let ip = IpAddr::V4(Ipv4Addr::from(self.take::<4>()?));
+                Ok(SocketAddr::new(ip, self.u16()?))
+            }
+            6 => {
+                let ip = Ipv6Addr::from(self.take::<16>()?);
+                let (port, flow, scope) = (self.u16()?, self.u32()?, self.u32()?);
+                Ok(SocketAddr::V6(SocketAddrV6::new(ip, port, flow, scope)))
+            }
+            _ => Err(BadBytes),
+        }
     }
     /// A list whose length was written as u32.
     pub fn list<T>(

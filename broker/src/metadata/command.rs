@@ -1,29 +1,43 @@
-//! What can be asked of the metadata, and its bytes in an entry of kind `Metadata`.
+//! What can be asked of the metadata, and its bytes in an entry of the group's log.
 //!
 //! ```text
-//! crc32c u32 (of all that follows) | format u8 = 1 | tag u8 | 0 u16 | fields
-//! tag 1 Boot:        count u32, count x (lane u32, directory u16)
+//! crc32c u32 (of all that follows) | format u8 = 2 | tag u8 | 0 u16 | fields
+//! tag 1 Boot:        count u32, count x set                 of lanes 1, 2, 3, ...
 //! tag 2 TopicCreate: name, retention_ms u64, retention_bytes u64, partitions u32, partitions x lane u32
 //! tag 3 TopicDelete: name
 //! tag 4 TopicAlter:  topic u32, given u16, retention_ms u64, retention_bytes u64, partitions u32,
 //!                    lanes_from u32, count u32, count x lane u32
+//! tag 5 BrokerRegister: broker
+//! tag 6 BrokerRemove:   broker u32
+//! tag 7 LaneEnter:      lane u32, epoch u64
+//! tag 8 LaneLeader:     lane u32, epoch u64, broker u32, position
+//! tag 9 LaneSettled:    lane u32, epoch u64
+//! tag 10 LaneReplicas:  lane u32, epoch u64, set
+//! set:      count u8, count x (broker u32, directory u16)
+//! position: epoch u64, end u64
+//! broker:   id u32, incarnation u64, life u64, address, rack, shards u16, directories u16
+//! address:  4 u8, 4 bytes, port u16   or   6 u8, 16 bytes, port u16, flow u32, scope u32
 //! ```
-//! A name is its length as u16, then its bytes. An absent setting is 0. Of an alteration, bits 0, 1
+//! A name or a rack is its length as u16, then its bytes. An absent setting is 0. Of an alteration, bits 0, 1
 //! and 2 of `given` say whether partitions, retention_ms and retention_bytes change; what does not is 0.
 
-use corelog_protocol::ids::{LaneId, TopicId};
+use std::sync::Arc;
 
+use corelog_protocol::ids::{BrokerId, Epoch, LaneId, TopicId};
+
+use super::broker::BrokerRecord;
 use super::codec::{BadBytes, Reader, Writer};
-use super::topic::{LaneRecord, TopicChanges, TopicSettings, is_valid_name};
-use crate::disk::DirectoryId;
+use super::lane::{LaneReplica, is_set, read_replicas, write_replicas};
+use super::topic::{TopicChanges, TopicSettings, is_valid_name};
+use crate::replica::Position;
 
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
-    /// The first of all: the lanes that this broker leads.
+    /// Once: which lanes there are, and the replicas of each, the preferred leader first.
     Boot {
-        lanes: Vec<LaneRecord>,
+        lanes: Vec<Arc<[LaneReplica]>>,
     },
     /// The lanes were chosen by who proposed, so that another way to choose never changes what an
     /// old entry means: partition `n` goes to `lanes[n]`.
@@ -44,6 +58,37 @@ pub enum Command {
         lanes_from: u32,
         lanes: Vec<LaneId>,
     },
+    /// A broker tells who and where it is: at its first start, and when that changed.
+    BrokerRegister {
+        record: BrokerRecord,
+    },
+    /// It has no replicas any more, and never comes back under this id.
+    BrokerRemove {
+        id: BrokerId,
+    },
+    /// The lane has no leader any more: its replicas shall promise this epoch.
+    LaneEnter {
+        lane: LaneId,
+        epoch: Epoch,
+    },
+    /// Who leads in this epoch, and the end of its log for which it was chosen.
+    LaneLeader {
+        lane: LaneId,
+        epoch: Epoch,
+        broker: BrokerId,
+        position: Position,
+    },
+    /// The leader of this epoch has committed an entry: the set before the last change counts no more.
+    LaneSettled {
+        lane: LaneId,
+        epoch: Epoch,
+    },
+    /// Other replicas from this epoch on, which begins without a leader.
+    LaneReplicas {
+        lane: LaneId,
+        epoch: Epoch,
+        replicas: Arc<[LaneReplica]>,
+    },
 }
 
 impl Command {
@@ -52,10 +97,7 @@ impl Command {
             Self::Boot { lanes } => {
                 let mut writer = Writer::new(FORMAT, 1);
                 writer.u32(lanes.len() as u32);
-                for lane in lanes {
-                    writer.u32(lane.id.0);
-                    writer.u16(lane.directory.0);
-                }
+                lanes.iter().for_each(|set| write_replicas(&mut writer, set));
                 writer.finish()
             }
             Self::TopicCreate { name, settings, lanes } => {
@@ -93,6 +135,29 @@ impl Command {
                 }
                 writer.finish()
             }
+            Self::BrokerRegister { record } => {
+                let mut writer = Writer::new(FORMAT, 5);
+                record.write(&mut writer);
+                writer.finish()
+            }
+            Self::BrokerRemove { id } => {
+                let mut writer = Writer::new(FORMAT, 6);
+                writer.u32(id.0);
+                writer.finish()
+            }
+            Self::LaneEnter { lane, epoch } => of_lane(7, *lane, *epoch).finish(),
+            Self::LaneLeader { lane, epoch, broker, position } => {
+                let mut writer = of_lane(8, *lane, *epoch);
+                writer.u32(broker.0);
+                position.write(&mut writer);
+                writer.finish()
+            }
+            Self::LaneSettled { lane, epoch } => of_lane(9, *lane, *epoch).finish(),
+            Self::LaneReplicas { lane, epoch, replicas } => {
+                let mut writer = of_lane(10, *lane, *epoch);
+                write_replicas(&mut writer, replicas);
+                writer.finish()
+            }
         }
     }
 
@@ -100,12 +165,7 @@ impl Command {
     pub fn decode(body: &[u8]) -> Result<Self, BadBytes> {
         let (tag, mut reader) = Reader::new(body, FORMAT)?;
         let command = match tag {
-            1 => Self::Boot {
-                lanes: reader.list(|reader| {
-                    let id = LaneId(reader.u32()?);
-                    Ok(LaneRecord { id, directory: DirectoryId(reader.u16()?) })
-                })?,
-            },
+            1 => Self::Boot { lanes: reader.list(read_set)? },
             2 => {
                 let name: Box<str> = reader.text()?.into();
                 let retention_ms = reader.optional()?;
@@ -120,11 +180,41 @@ impl Command {
             }
             3 => Self::TopicDelete { name: reader.text()?.into() },
             4 => read_alteration(&mut reader)?,
+            5 => Self::BrokerRegister { record: BrokerRecord::read(&mut reader)? },
+            6 => Self::BrokerRemove { id: BrokerId(reader.u32()?) },
+            7..=10 => read_of_lane(tag, &mut reader)?,
             _ => return Err(BadBytes),
         };
         reader.finish()?;
         Ok(command)
     }
+}
+
+fn of_lane(tag: u8, lane: LaneId, epoch: Epoch) -> Writer {
+    let mut writer = Writer::new(FORMAT, tag);
+    writer.u32(lane.0);
+    writer.u64(epoch.0);
+    writer
+}
+
+fn read_of_lane(tag: u8, reader: &mut Reader<'_>) -> Result<Command, BadBytes> {
+    let lane = LaneId(reader.u32()?);
+    let epoch = Epoch(reader.u64()?);
+    match tag {
+        7 => Ok(Command::LaneEnter { lane, epoch }),
+        8 => {
+            let broker = BrokerId(reader.u32()?);
+            Ok(Command::LaneLeader { lane, epoch, broker, position: Position::read(reader)? })
+        }
+        9 => Ok(Command::LaneSettled { lane, epoch }),
+        10 => Ok(Command::LaneReplicas { lane, epoch, replicas: read_set(reader)? }),
+        _ => Err(BadBytes),
+    }
+}
+
+fn read_set(reader: &mut Reader<'_>) -> Result<Arc<[LaneReplica]>, BadBytes> {
+    let replicas = read_replicas(reader)?;
+    if is_set(&replicas) { Ok(replicas.into()) } else { Err(BadBytes) }
 }
 
 fn read_alteration(reader: &mut Reader<'_>) -> Result<Command, BadBytes> {
@@ -154,18 +244,23 @@ fn read_given(given: u16, bit: u32, value: u64) -> Result<Option<u64>, BadBytes>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::DirectoryId;
     use crate::random::Random;
+    use corelog_protocol::ids::{Incarnation, Lsn};
+
+    fn set(replicas: &[(u32, u16)]) -> Arc<[LaneReplica]> {
+        let replica = |&(broker, directory): &(u32, u16)| LaneReplica {
+            broker: BrokerId(broker),
+            directory: DirectoryId(directory),
+        };
+        replicas.iter().map(replica).collect()
+    }
 
     fn samples() -> Vec<Command> {
         let settings =
             TopicSettings { partitions: 2, retention_ms: Some(60_000), retention_bytes: None };
         vec![
-            Command::Boot {
-                lanes: vec![
-                    LaneRecord { id: LaneId(1), directory: DirectoryId(0) },
-                    LaneRecord { id: LaneId(2), directory: DirectoryId(1) },
-                ],
-            },
+            Command::Boot { lanes: vec![set(&[(1, 0)]), set(&[(3, 1), (1, 0), (2, 7)])] },
             Command::TopicCreate {
                 name: "orders".into(),
                 settings,
@@ -182,7 +277,54 @@ mod tests {
                 lanes_from: 2,
                 lanes: vec![LaneId(1)],
             },
+            Command::BrokerRegister { record: broker("10.0.0.7:7421") },
+            Command::BrokerRegister { record: broker("[fe80::1%3]:7421") },
+            Command::BrokerRemove { id: BrokerId(2) },
+            Command::LaneEnter { lane: LaneId(3), epoch: Epoch(9) },
+            Command::LaneLeader {
+                lane: LaneId(3),
+                epoch: Epoch(9),
+                broker: BrokerId(2),
+                position: Position { epoch: Epoch(8), end: Lsn(1_000) },
+            },
+            Command::LaneSettled { lane: LaneId(3), epoch: Epoch(9) },
+            Command::LaneReplicas {
+                lane: LaneId(3),
+                epoch: Epoch(10),
+                replicas: set(&[(2, 0), (4, 1)]),
+            },
         ]
+    }
+
+    fn broker(address: &str) -> BrokerRecord {
+        BrokerRecord {
+            id: BrokerId(4),
+            incarnation: Incarnation(11),
+            life: 12,
+            address: address.parse().unwrap(),
+            rack: "r1".into(),
+            shards: 2,
+            directories: 3,
+        }
+    }
+
+    #[test]
+    fn sets_and_brokers_that_cannot_be_are_refused() {
+        for replicas in [&[][..], &[(1, 0), (1, 1)], &[(0, 0)], &[(1, 0); 9]] {
+            let command = Command::Boot { lanes: vec![set(replicas)] };
+            assert_eq!(Command::decode(&command.encode()), Err(BadBytes), "{replicas:?}");
+        }
+        let good = broker("1.2.3.4:5");
+        for record in [
+            BrokerRecord { id: BrokerId(0), ..good.clone() },
+            BrokerRecord { shards: 0, ..good.clone() },
+            BrokerRecord { shards: u16::MAX, ..good.clone() },
+            BrokerRecord { directories: 0, ..good.clone() },
+            BrokerRecord { rack: "x".repeat(300).into(), ..good.clone() },
+        ] {
+            let command = Command::BrokerRegister { record };
+            assert_eq!(Command::decode(&command.encode()), Err(BadBytes), "{command:?}");
+        }
     }
 
     #[test]
@@ -212,7 +354,7 @@ mod tests {
         let mut random = Random::new(7);
         let mut read = 0;
         for _ in 0..20_000 {
-            let mut writer = Writer::new(FORMAT, 1 + random.below(5) as u8);
+            let mut writer = Writer::new(FORMAT, 1 + random.below(11) as u8);
             for _ in 0..random.below(8) {
                 // Small values now and then, so that lengths are sometimes right.
                 match random.below(3) {

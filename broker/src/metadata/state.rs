@@ -1,31 +1,35 @@
 //! The fold: what the metadata is after the commands so far. [`State::apply`] is the only change.
-//! Its bytes in a checkpoint: see `image.rs`.
+//! What becomes of brokers and lanes: `brokers.rs` and `lanes.rs`. Its bytes in a checkpoint: `image.rs`.
 
+mod brokers;
 mod image;
+mod lanes;
 
 use std::sync::Arc;
 
-use corelog_protocol::ids::{LaneId, Offset, PartitionId, TopicId};
+use corelog_protocol::ids::{BrokerId, LaneId, Offset, PartitionId, TopicId};
 use rpds::RedBlackTreeMapSync;
 
+use super::broker::BrokerRecord;
 use super::command::Command;
+use super::lane::LaneRecord;
 use super::placement;
-use super::topic::{
-    LaneRecord, Link, PartitionRange, Topic, TopicChanges, TopicSettings, is_valid_name,
-};
+use super::topic::{Link, PartitionRange, Topic, TopicChanges, TopicSettings, is_valid_name};
 use crate::limits::{PARTITIONS_MAX, TOPICS_MAX};
 
 /// What a command came to. Decided when it is applied, since another may have been first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
     Done(TopicId),
+    /// What was said of brokers or lanes holds now.
+    Noted,
     TopicExists,
     UnknownTopic,
-    /// The command made no sense here: a lane that does not exist, a second boot.
+    /// The command made no sense here: a lane that does not exist, a second boot, an epoch that is over.
     Invalid,
     /// The topic has more partitions than it shall have: their number never falls.
     FewerPartitions,
-    /// No room for more topics or partitions.
+    /// No room for more topics, partitions or brokers.
     LimitReached,
 }
 
@@ -35,7 +39,12 @@ pub enum Outcome {
 pub struct State {
     /// Grows with each applied command.
     version: u64,
-    lanes: Vec<LaneRecord>,
+    /// By their ids, which are 1, 2, 3, ...
+    lanes: Arc<Vec<LaneRecord>>,
+    /// In the order of their ids.
+    brokers: Arc<Vec<BrokerRecord>>,
+    /// Brokers that were removed, sorted: none of them comes back.
+    removed: Vec<BrokerId>,
     topics: RedBlackTreeMapSync<TopicId, Arc<Topic>>,
     names: RedBlackTreeMapSync<Box<str>, TopicId>,
     /// Whose a range of partitions is, by its first id.
@@ -55,6 +64,20 @@ impl State {
     }
     pub fn lanes(&self) -> &[LaneRecord] {
         &self.lanes
+    }
+    pub fn lane(&self, id: LaneId) -> Option<&LaneRecord> {
+        self.lanes.get((id.0 as usize).checked_sub(1)?)
+    }
+    /// The registered brokers, in the order of their ids.
+    pub fn brokers(&self) -> impl Iterator<Item = &BrokerRecord> {
+        self.brokers.iter()
+    }
+    pub fn broker(&self, id: BrokerId) -> Option<&BrokerRecord> {
+        self.brokers.get(self.broker_at(id).ok()?)
+    }
+    /// The lanes of both are the same, found out without looking at each of them if nothing was said of any.
+    pub fn has_lanes_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.lanes, &other.lanes) || self.lanes == other.lanes
     }
     pub fn deleted(&self) -> &[PartitionRange] {
         &self.deleted
@@ -109,8 +132,10 @@ impl State {
     }
 
     fn place(&self, partitions: u32) -> Vec<LaneId> {
+        let lanes = self.lanes.iter().map(|lane| (lane.preferred(), lane.id));
+        let with_count = |lane: LaneId| (lane, self.counts[lane.0 as usize - 1]);
         let counts: Vec<(LaneId, u32)> =
-            self.lanes.iter().zip(&self.counts).map(|(lane, &count)| (lane.id, count)).collect();
+            placement::by_turns(lanes).into_iter().map(with_count).collect();
         placement::place(&counts, partitions)
     }
 
@@ -124,18 +149,17 @@ impl State {
             Command::TopicAlter { topic, changes, lanes_from, lanes } => {
                 self.alter(*topic, *changes, *lanes_from, lanes)
             }
+            Command::BrokerRegister { record } => self.register(record),
+            Command::BrokerRemove { id } => self.remove_broker(*id),
+            Command::LaneEnter { lane, epoch } => self.enter(*lane, *epoch),
+            Command::LaneLeader { lane, epoch, broker, position } => {
+                self.name_leader(*lane, *epoch, *broker, *position)
+            }
+            Command::LaneSettled { lane, epoch } => self.settle(*lane, *epoch),
+            Command::LaneReplicas { lane, epoch, replicas } => {
+                self.change_replicas(*lane, *epoch, replicas)
+            }
         }
-    }
-
-    fn boot(&mut self, lanes: &[LaneRecord]) -> Outcome {
-        // Ids 1, 2, 3, ...: a lane is found by its place.
-        let dense = lanes.iter().zip(1u32..).all(|(lane, id)| lane.id.0 == id);
-        if !self.lanes.is_empty() || lanes.is_empty() || !dense {
-            return Outcome::Invalid;
-        }
-        self.lanes = lanes.to_vec();
-        self.counts = vec![0; lanes.len()];
-        Outcome::Done(TopicId(0))
     }
 
     fn create(&mut self, name: &str, settings: TopicSettings, lanes: &[LaneId]) -> Outcome {

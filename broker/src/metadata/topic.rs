@@ -1,8 +1,7 @@
-//! What is known of one topic and of one lane.
+//! What is known of one topic.
 
 use corelog_protocol::ids::{LaneId, Offset, PartitionId, TopicId};
 
-use crate::disk::DirectoryId;
 use crate::limits::{PARTITIONS_PER_TOPIC_MAX, TOPIC_NAME_BYTES_MAX};
 
 /// What a topic's creator chooses.
@@ -118,13 +117,6 @@ impl Topic {
         });
         ids.zip(self.links.iter().copied())
     }
-}
-
-/// A lane, recorded once and never moved to another disk. Lane 0 (the metadata) is not recorded.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LaneRecord {
-    pub id: LaneId,
-    pub directory: DirectoryId,
 }
 
 #[cfg(test)]

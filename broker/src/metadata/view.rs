@@ -3,14 +3,17 @@
 
 use std::sync::Arc;
 
-use corelog_protocol::ids::{LaneId, PartitionId, ShardId, TopicId};
+use corelog_protocol::ids::{BrokerId, LaneId, PartitionId, ShardId, TopicId};
 
+use super::broker::BrokerRecord;
+use super::lane::LaneRecord;
 use super::state::State;
-use super::topic::{LaneRecord, Link, Topic};
+use super::topic::{Link, Topic};
 
 /// Versions only grow; two views of one version are equal.
 #[derive(Debug, Default)]
 pub struct View {
+    me: BrokerId,
     state: State,
     /// The version of the view before, and the topics that came, went or changed since.
     since: u64,
@@ -22,19 +25,37 @@ pub struct View {
 /// Where a partition is now, and who serves it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Home {
+    /// The broker that leads its lane. None while nobody does.
+    pub broker: Option<BrokerId>,
+    /// On that broker, by its number of shards. On this one if nobody leads.
     pub shard: ShardId,
     pub link: Link,
 }
 
 impl View {
-    /// `changed`: the topics that are not as they were at version `since`, in any order.
-    pub fn new(state: State, since: u64, changed: Vec<TopicId>) -> Self {
-        Self { state, since, changed, is_lost: false }
+    /// Of the broker `me`. `changed`: the topics that are not as they were at version `since`, in any order.
+    pub fn new(me: BrokerId, state: State, since: u64, changed: Vec<TopicId>) -> Self {
+        Self { me, state, since, changed, is_lost: false }
     }
 
     /// The view of a broker whose metadata cannot be read (whole).
-    pub fn lost(state: State) -> Self {
-        Self { state, is_lost: true, ..Self::default() }
+    pub fn lost(me: BrokerId, state: State) -> Self {
+        Self { me, state, is_lost: true, ..Self::default() }
+    }
+
+    /// Whose view it is. 0 in the empty view before the first.
+    pub fn me(&self) -> BrokerId {
+        self.me
+    }
+
+    /// The lanes that are not as they were in an earlier view, in the order of their ids. Costs nothing if
+    /// only topics changed since.
+    pub fn lanes_changed_since(&self, earlier: &Self) -> Vec<LaneId> {
+        if self.state.has_lanes_of(&earlier.state) {
+            return Vec::new();
+        }
+        let is_new = |lane: &&LaneRecord| earlier.state.lane(lane.id) != Some(*lane);
+        self.state.lanes().iter().filter(is_new).map(|lane| lane.id).collect()
     }
 
     /// The topics that may differ from those of an earlier view. All of both, if this view does not
@@ -65,19 +86,33 @@ impl View {
         self.state.topic(name)
     }
 
-    /// Who serves a partition, if it lives, on a broker with this many shards.
-    pub fn home(&self, partition: PartitionId, shards: u16) -> Option<Home> {
-        let link = self.state.topic_of(partition)?.link(partition)?;
-        Some(Home { shard: lane_shard(link.lane, shards), link })
+    pub fn lane(&self, id: LaneId) -> Option<&LaneRecord> {
+        self.state.lane(id)
     }
 
-    /// The lanes that a shard leads, in the order of their ids.
-    pub fn lanes_of(&self, shard: ShardId, shards: u16) -> impl Iterator<Item = LaneRecord> + '_ {
-        self.state.lanes().iter().copied().filter(move |lane| lane_shard(lane.id, shards) == shard)
+    pub fn broker(&self, id: BrokerId) -> Option<&BrokerRecord> {
+        self.state.broker(id)
+    }
+
+    /// Who serves a partition, if it lives. `shards` are those of this broker.
+    pub fn home(&self, partition: PartitionId, shards: u16) -> Option<Home> {
+        let link = self.state.topic_of(partition)?.link(partition)?;
+        let broker = self.lane(link.lane)?.leader_id();
+        let elsewhere = broker.filter(|&id| id != self.me).and_then(|id| self.broker(id));
+        let shards = elsewhere.map_or(shards, |leader| leader.shards);
+        Some(Home { broker, shard: lane_shard(link.lane, shards), link })
+    }
+
+    /// The lanes of a shard of this broker: led or followed there, in the order of their ids.
+    pub fn lanes_of(&self, shard: ShardId, shards: u16) -> impl Iterator<Item = &LaneRecord> + '_ {
+        let is_here = move |lane: &&LaneRecord| {
+            lane_shard(lane.id, shards) == shard && lane.replica(self.me).is_some()
+        };
+        self.state.lanes().iter().filter(is_here)
     }
 }
 
-/// Which shard leads a lane. Computed anew at each boot, so that the number of shards may change.
+/// Which shard of a broker has a lane. Computed anew at each boot, so that the number of shards may change.
 pub fn lane_shard(lane: LaneId, shards: u16) -> ShardId {
     assert!(shards > 0);
     if lane == LaneId::METADATA {
@@ -90,8 +125,13 @@ pub fn lane_shard(lane: LaneId, shards: u16) -> ShardId {
 mod tests {
     use super::*;
     use crate::disk::DirectoryId;
+    use crate::metadata::boot::boot;
     use crate::metadata::command::Command;
+    use crate::metadata::lane::LaneReplica;
     use crate::metadata::topic::TopicSettings;
+    use corelog_protocol::ids::{Epoch, Incarnation};
+
+    const ME: BrokerId = BrokerId(1);
 
     #[test]
     fn lanes_are_dealt_round_robin_and_the_metadata_stays_on_shard_0() {
@@ -102,8 +142,8 @@ mod tests {
 
     fn state_with(topics: &[&str]) -> State {
         let mut state = State::default();
-        let lane = LaneRecord { id: LaneId(1), directory: DirectoryId(0) };
-        state.apply(&Command::Boot { lanes: vec![lane] });
+        let replica = LaneReplica { broker: ME, directory: DirectoryId(0) };
+        state.apply(&Command::Boot { lanes: vec![[replica].into()] });
         for name in topics {
             let settings =
                 TopicSettings { partitions: 1, retention_ms: None, retention_bytes: None };
@@ -115,21 +155,81 @@ mod tests {
 
     #[test]
     fn the_next_view_names_what_changed_and_any_other_everything() {
-        let first = View::new(state_with(&["a", "b"]), 0, vec![]);
+        let first = View::new(ME, state_with(&["a", "b"]), 0, vec![]);
         let mut state = first.state().clone();
         let b = state.topic("b").unwrap().id;
         state.apply(&Command::TopicDelete { name: "b".into() });
-        let next = View::new(state.clone(), first.version(), vec![b]);
+        let next = View::new(ME, state.clone(), first.version(), vec![b]);
         assert_eq!(next.changed_since(&first), [b]);
         state.apply(&Command::TopicDelete { name: "a".into() });
         let a = first.topic("a").unwrap().id;
-        let last = View::new(state, next.version(), vec![a]);
+        let last = View::new(ME, state, next.version(), vec![a]);
         assert_eq!(last.changed_since(&next), [a]);
         let mut all = last.changed_since(&first);
         all.sort();
         assert_eq!(all, [a, b], "a view in between is missing");
         assert_eq!(first.changed_since(&View::default()).len(), 2);
-        let lost = View::lost(next.state().clone());
+        let lost = View::lost(ME, next.state().clone());
         assert_eq!(lost.changed_since(&next).len(), 1);
+    }
+    /// Three brokers with 1, 2 and 3 shards, one lane led per shard.
+    fn state_of_three() -> State {
+        let mut state = State::default();
+        for id in 1..=3 {
+            let record = BrokerRecord {
+                id: BrokerId(id),
+                incarnation: Incarnation(1),
+                life: 1,
+                address: ([127, 0, 0, 1], 7421).into(),
+                rack: "".into(),
+                shards: id as u16,
+                directories: 1,
+            };
+            state.apply(&Command::BrokerRegister { record });
+        }
+        let boot = boot(&state.brokers().collect::<Vec<_>>(), 1, 3);
+        state.apply(&boot);
+        let settings = TopicSettings { partitions: 6, retention_ms: None, retention_bytes: None };
+        let command = state.topic_create("a", settings).expect("a new name");
+        state.apply(&command);
+        state
+    }
+
+    #[test]
+    fn a_partition_is_at_home_where_its_lane_is_led() {
+        let mut state = state_of_three();
+        let a = state.topic("a").unwrap();
+        let (partition, link) = a.partitions().find(|(_, link)| link.lane == LaneId(6)).unwrap();
+        let nobody = View::new(ME, state.clone(), 0, vec![]).home(partition, 1).unwrap();
+        assert_eq!(nobody, Home { broker: None, shard: ShardId(0), link });
+        let lane = link.lane;
+        let position = crate::replica::Position::default();
+        for (epoch, broker, shard) in [(1, 3, 2), (2, 2, 1), (3, 1, 0)] {
+            let (epoch, broker) = (Epoch(epoch), BrokerId(broker));
+            state.apply(&Command::LaneEnter { lane, epoch });
+            state.apply(&Command::LaneLeader { lane, epoch, broker, position });
+            let home = View::new(ME, state.clone(), 0, vec![]).home(partition, 1).unwrap();
+            assert_eq!(home, Home { broker: Some(broker), shard: ShardId(shard), link });
+        }
+    }
+
+    #[test]
+    fn a_view_lists_the_lanes_with_a_replica_here_and_those_that_changed() {
+        let mut state = state_of_three();
+        let first = View::new(BrokerId(2), state.clone(), 0, vec![]);
+        let ids = |view: &View, shard| -> Vec<u32> {
+            view.lanes_of(ShardId(shard), 2).map(|lane| lane.id.0).collect()
+        };
+        assert_eq!((ids(&first, 0), ids(&first, 1)), (vec![1, 3, 5], vec![2, 4, 6]));
+        let stranger = View::new(BrokerId(4), state.clone(), 0, vec![]);
+        assert!(ids(&stranger, 0).is_empty());
+
+        state.apply(&Command::TopicDelete { name: "a".into() });
+        let next = View::new(BrokerId(2), state.clone(), 0, vec![]);
+        assert_eq!(next.lanes_changed_since(&first), []);
+        state.apply(&Command::LaneEnter { lane: LaneId(4), epoch: Epoch(2) });
+        let last = View::new(BrokerId(2), state, 0, vec![]);
+        assert_eq!(last.lanes_changed_since(&first), [LaneId(4)]);
+        assert_eq!(last.lanes_changed_since(&View::default()).len(), 6);
     }
 }

@@ -40,7 +40,7 @@ impl Shard {
         self.is_started && self.lanes.len() == own && !self.are_lanes_made
     }
 
-    /// Makes the lanes that are led here, and begins to recover them.
+    /// Makes the lanes that have a replica here, and begins to recover them.
     pub(super) fn make_lanes<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
         if self.view.state().lanes().is_empty() {
             return;
@@ -48,7 +48,8 @@ impl Shard {
         self.are_lanes_made = true;
         let view = std::sync::Arc::clone(&self.view);
         for record in view.lanes_of(self.config.shard, self.config.shards) {
-            self.make_lane(cx, record.id, record.directory);
+            let Some(replica) = record.replica(view.me()) else { continue };
+            self.make_lane(cx, record.id, replica.directory);
         }
     }
 

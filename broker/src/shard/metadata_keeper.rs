@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use corelog_protocol::ErrorCode;
-use corelog_protocol::ids::{LaneId, ShardId, TopicId};
+use corelog_protocol::ids::{BrokerId, LaneId, ShardId, TopicId};
 
 use super::effect::Effect;
 use super::lane::{LaneState, Origin};
@@ -27,8 +27,11 @@ use crate::memory::Memory;
 use crate::metadata::consensus::{Fold, Group, ProposeError, Record};
 use crate::metadata::state::Outcome;
 use crate::metadata::view::View;
-use crate::metadata::{Command, LaneRecord, State};
+use crate::metadata::{Command, LaneReplica, State};
 use group::Records;
+
+/// A broker alone.
+const FIRST_BROKER: BrokerId = BrokerId(1);
 
 /// The metadata lane is the first of shard 0.
 pub(super) const LANE: usize = 0;
@@ -182,8 +185,8 @@ impl Shard {
         // The lanes of one shard are `shards` apart: dealt so, they lie on different disks.
         let directory =
             |id: u32| DirectoryId(((id - 1) / shards + (id - 1)) as u16 % directories as u16);
-        let record = |id| LaneRecord { id: LaneId(id), directory: directory(id) };
-        let command = Command::Boot { lanes: (1..=count).map(record).collect() };
+        let only = |id| [LaneReplica { broker: FIRST_BROKER, directory: directory(id) }].into();
+        let command = Command::Boot { lanes: (1..=count).map(only).collect() };
         self.propose(cx, None, &command)
     }
 
@@ -277,8 +280,8 @@ impl Shard {
         let since = std::mem::replace(&mut keeper.published, state.version());
         let changed = std::mem::take(&mut keeper.changed);
         let view = Arc::new(match keeper.is_failed {
-            true => View::lost(state),
-            false => View::new(state, since, changed),
+            true => View::lost(FIRST_BROKER, state),
+            false => View::new(FIRST_BROKER, state, since, changed),
         });
         for to in (1..self.config.shards).map(ShardId) {
             let message = Box::new(ShardMessage::View(Arc::clone(&view)));
@@ -352,6 +355,8 @@ fn outcome_answer(outcome: Outcome) -> Answer {
     let refused = |code, message| Answer::Refused(Refusal::new(code, message));
     match outcome {
         Outcome::Done(topic) => Answer::Changed(topic),
+        // Nobody waits for what brokers say of themselves.
+        Outcome::Noted => Answer::Nothing,
         Outcome::TopicExists => refused(ErrorCode::TopicExists, "a topic of this name exists"),
         Outcome::UnknownTopic => refused(ErrorCode::UnknownTopic, "no topic of this name"),
         Outcome::Invalid => refused(ErrorCode::InvalidConfig, "a setting is out of its bounds"),

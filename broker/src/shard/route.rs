@@ -56,6 +56,7 @@ impl Shard {
     /// Which other shard serves a partition that is not served here.
     pub(super) fn home_elsewhere(&self, partition: PartitionId) -> Result<ShardId, Refusal> {
         match self.view.home(partition, self.config.shards) {
+            Some(home) if home.broker != Some(self.view.me()) => Err(LED_ELSEWHERE),
             Some(home) if home.shard != self.config.shard => Ok(home.shard),
             _ => Err(self.unknown_partition(partition)),
         }
@@ -224,3 +225,10 @@ impl Shard {
 
 pub(super) const METADATA_LOST: Refusal =
     Refusal::new(ErrorCode::StorageUnavailable, "the metadata of this broker cannot be read");
+
+/// Nothing was appended: another broker leads, or soon will.
+pub(super) const LED_ELSEWHERE: Refusal = Refusal {
+    code: ErrorCode::NotLeader,
+    retry_after_ms: crate::limits::RETRY_AFTER_MS,
+    message: "the partition is not led here",
+};

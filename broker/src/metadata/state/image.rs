@@ -1,29 +1,28 @@
 //! The state as bytes in a checkpoint entry, and back.
 //!
 //! ```text
-//! crc32c u32 (of all that follows) | format u8 = 2 | tag u8 = 0x49 | 0 u16
+//! crc32c u32 (of all that follows) | format u8 = 3 | tag u8 = 0x49 | 0 u16
 //! version u64 | next_topic u32 | next_partition u32
-//! count u32, count x directory u16                               lanes 1, 2, 3, ...
+//! count u32, count x broker | count u32, count x id u32          the removed brokers
+//! count u32, count x lane                                        lanes 1, 2, 3, ...
 //! count u32, count x topic | count u32, count x (first u32, count u32)      the deleted partitions
+//! lane:  epoch u64 | leader u32 (0: none) | its position | set | set before (empty: none)
 //! topic: id u32 | name | retention_ms u64 | retention_bytes u64 | count u32, count x (first u32, count u32)
 //!        | count u32, count x (lane u32, first_offset u64)
 //! ```
-//! In format 1, which is read as well, a topic had one range of partitions: its first id stood
-//! there alone.
+//! Brokers, sets and positions are as in commands.
 
 use std::sync::Arc;
 
-use corelog_protocol::ids::{LaneId, Offset, PartitionId, TopicId};
+use corelog_protocol::ids::{BrokerId, LaneId, Offset, PartitionId, TopicId};
 
 use super::State;
-use crate::disk::DirectoryId;
+use crate::metadata::broker::BrokerRecord;
 use crate::metadata::codec::{BadBytes, Reader, Writer};
-use crate::metadata::topic::{
-    LaneRecord, Link, PartitionRange, Topic, TopicSettings, is_valid_name,
-};
+use crate::metadata::lane::LaneRecord;
+use crate::metadata::topic::{Link, PartitionRange, Topic, TopicSettings, is_valid_name};
 
-const IMAGE_FORMAT: u8 = 2;
-const IMAGE_FORMAT_ONE_RANGE: u8 = 1;
+const IMAGE_FORMAT: u8 = 3;
 const IMAGE_TAG: u8 = 0x49;
 
 /// No version in an image is greater: commands are counted one by one, so such a one is forged.
@@ -36,10 +35,12 @@ impl State {
         writer.u64(self.version);
         writer.u32(self.next_topic);
         writer.u32(self.next_partition);
+        writer.u32(self.brokers.len() as u32);
+        self.brokers.iter().for_each(|broker| broker.write(&mut writer));
+        writer.u32(self.removed.len() as u32);
+        self.removed.iter().for_each(|id| writer.u32(id.0));
         writer.u32(self.lanes.len() as u32);
-        for lane in &self.lanes {
-            writer.u16(lane.directory.0);
-        }
+        self.lanes.iter().for_each(|lane| lane.write(&mut writer));
         writer.u32(self.topics.size() as u32);
         for topic in self.topics.values() {
             writer.u32(topic.id.0);
@@ -67,9 +68,7 @@ impl State {
 
     /// Reads what `image` wrote; anything that could not have been written is refused.
     pub fn from_image(body: &[u8]) -> Result<Self, BadBytes> {
-        let read = |format| Reader::new(body, format).map(|read| (format, read));
-        let read = read(IMAGE_FORMAT).or_else(|_| read(IMAGE_FORMAT_ONE_RANGE));
-        let (format, (tag, mut reader)) = read?;
+        let (tag, mut reader) = Reader::new(body, IMAGE_FORMAT)?;
         if tag != IMAGE_TAG {
             return Err(BadBytes);
         }
@@ -79,11 +78,18 @@ impl State {
         }
         state.next_topic = reader.u32()?;
         state.next_partition = reader.u32()?;
-        let directories = reader.list(|reader| reader.u16().map(DirectoryId))?;
-        let record = |(directory, id)| LaneRecord { id: LaneId(id), directory };
-        state.lanes = directories.into_iter().zip(1..).map(record).collect();
+        state.brokers = Arc::new(reader.list(BrokerRecord::read)?);
+        state.removed = reader.list(|reader| reader.u32().map(BrokerId))?;
+        let mut ids = (1..).map(LaneId);
+        state.lanes = Arc::new(reader.list(|reader| {
+            let id = ids.next().ok_or(BadBytes)?;
+            LaneRecord::read(id, reader)
+        })?);
+        if !state.are_brokers_possible() {
+            return Err(BadBytes);
+        }
         state.counts = vec![0; state.lanes.len()];
-        let topics = reader.list(|reader| read_topic(reader, format))?;
+        let topics = reader.list(read_topic)?;
         let mut last = TopicId(0);
         for topic in topics {
             if topic.id <= last || topic.id.0 >= state.next_topic {
@@ -143,63 +149,20 @@ fn read_range(reader: &mut Reader<'_>) -> Result<PartitionRange, BadBytes> {
     Ok(PartitionRange { first: PartitionId(reader.u32()?), count: reader.u32()? })
 }
 
-fn read_topic(reader: &mut Reader<'_>, format: u8) -> Result<Topic, BadBytes> {
+fn read_topic(reader: &mut Reader<'_>) -> Result<Topic, BadBytes> {
     let id = TopicId(reader.u32()?);
     let name: Box<str> = reader.text()?.into();
     let retention_ms = reader.optional()?;
     let retention_bytes = reader.optional()?;
-    let mut ranges = match format {
-        IMAGE_FORMAT_ONE_RANGE => {
-            vec![PartitionRange { first: PartitionId(reader.u32()?), count: 0 }]
-        }
-        _ => reader.list(read_range)?,
-    };
+    let ranges = reader.list(read_range)?;
     let links = reader.list(|reader| {
         Ok(Link { lane: LaneId(reader.u32()?), first_offset: Offset(reader.u64()?) })
     })?;
     let partitions = u32::try_from(links.len()).map_err(|_| BadBytes)?;
     let settings = TopicSettings { partitions, retention_ms, retention_bytes };
-    if let (IMAGE_FORMAT_ONE_RANGE, [only]) = (format, &mut ranges[..]) {
-        only.count = partitions;
-    }
     let count = ranges.iter().map(|range| u64::from(range.count)).sum::<u64>();
     if !settings.is_valid() || !is_valid_name(&name) || count != u64::from(partitions) {
         return Err(BadBytes);
     }
     Ok(Topic { id, name, settings, ranges, links })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::metadata::Command;
-
-    #[test]
-    fn an_image_of_format_1_is_read() {
-        let mut state = State::default();
-        let record = |id| LaneRecord { id: LaneId(id), directory: DirectoryId(0) };
-        state.apply(&Command::Boot { lanes: vec![record(1)] });
-        let settings = TopicSettings { partitions: 2, retention_ms: None, retention_bytes: None };
-        state.apply(&state.topic_create("a", settings).unwrap());
-
-        let mut writer = Writer::new(IMAGE_FORMAT_ONE_RANGE, IMAGE_TAG);
-        writer.u64(2);
-        writer.u32(2);
-        writer.u32(3);
-        writer.u32(1);
-        writer.u16(0);
-        writer.u32(1);
-        writer.u32(1);
-        writer.text("a");
-        writer.optional(None);
-        writer.optional(None);
-        writer.u32(1);
-        writer.u32(2);
-        for _ in 0..2 {
-            writer.u32(1);
-            writer.u64(0);
-        }
-        writer.u32(0);
-        assert_eq!(State::from_image(&writer.finish()), Ok(state));
-    }
 }

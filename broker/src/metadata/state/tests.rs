@@ -1,11 +1,13 @@
 use super::*;
 use crate::disk::DirectoryId;
 use crate::limits::PARTITIONS_PER_TOPIC_MAX;
+use crate::metadata::LaneReplica;
 use crate::metadata::codec::BadBytes;
+use crate::metadata::state::lanes::tests::cluster;
 
 fn lanes(count: u32) -> Command {
-    let record = |id| LaneRecord { id: LaneId(id), directory: DirectoryId(0) };
-    Command::Boot { lanes: (1..=count).map(record).collect() }
+    let alone = || [LaneReplica { broker: BrokerId(1), directory: DirectoryId(0) }].into();
+    Command::Boot { lanes: (0..count).map(|_| alone()).collect() }
 }
 
 fn settings(partitions: u32) -> TopicSettings {
@@ -206,8 +208,19 @@ fn an_image_is_the_state_and_no_flipped_bit_is_another() {
     create(&mut state, "c", 1);
     delete(&mut state, "b");
     alter(&mut state, "a", grow(5));
+    refuse_flipped_bits(&state);
+}
+
+#[test]
+fn an_image_tells_of_brokers_and_of_lanes_that_move() {
+    let mut state = cluster(4);
+    create(&mut state, "a", 3);
+    refuse_flipped_bits(&state);
+}
+
+fn refuse_flipped_bits(state: &State) {
     let image = state.image();
-    assert_eq!(State::from_image(&image), Ok(state));
+    assert_eq!(State::from_image(&image), Ok(state.clone()));
     for bit in 0..image.len() * 8 {
         let mut bad = image.clone();
         bad[bit / 8] ^= 1 << (bit % 8);
@@ -223,6 +236,12 @@ fn an_image_that_contradicts_itself_is_refused_without_a_panic() {
     delete(&mut state, "a");
     create(&mut state, "b", 2);
     alter(&mut state, "b", grow(3));
+    assert!(refused_forgeries(&state) > 50);
+    // And of a cluster, with more that must fit together.
+    assert!(refused_forgeries(&cluster(4)) > 200);
+}
+
+fn refused_forgeries(state: &State) -> u32 {
     let image = state.image();
     let mut refused = 0;
     // Another value in each byte, with the checksum made right again.
@@ -232,10 +251,14 @@ fn an_image_that_contradicts_itself_is_refused_without_a_panic() {
             bad[at] = value;
             let crc = crc32c::crc32c(&bad[4..]);
             bad[..4].copy_from_slice(&crc.to_le_bytes());
-            refused += u32::from(State::from_image(&bad).is_err());
+            match State::from_image(&bad) {
+                Err(BadBytes) => refused += 1,
+                // Another state, and then a whole one.
+                Ok(other) => assert_eq!(State::from_image(&other.image()), Ok(other)),
+            }
         }
     }
-    assert!(refused > 50);
+    refused
 }
 
 /// An image with its checksum made right after a change.

@@ -7,7 +7,7 @@ use corelog_protocol::ErrorCode;
 use corelog_protocol::entry::EntryKind;
 use corelog_protocol::ids::Lsn;
 
-use super::{LANE, MetadataKeeper, outcome_answer};
+use super::{FIRST_BROKER, LANE, MetadataKeeper, outcome_answer};
 use crate::log::{AppendError, Body, NO_PARTITION, NewEntry};
 use crate::memory::Memory;
 use crate::metadata::consensus::{
@@ -18,9 +18,6 @@ use crate::metadata::{Command, State};
 use crate::random::Random;
 use crate::shard::message::{Answer, Refusal};
 use crate::shard::{Cx, Shard};
-
-/// The first broker of a cluster, and as yet the only one.
-const FIRST_BROKER: ReplicaId = ReplicaId(1);
 
 /// Records between the group and the disk.
 #[derive(Debug, Default)]
@@ -57,10 +54,11 @@ impl MetadataKeeper {
         // A lost command may have given out ids: what is there is served, nothing is changed.
         self.is_failed |= is_corrupt;
         let fold = std::mem::take(&mut self.fold);
-        let config = GroupConfig::new(FIRST_BROKER);
+        let me = ReplicaId(u64::from(FIRST_BROKER.0));
+        let config = GroupConfig::new(me);
         if fold.is_empty() {
             if !self.is_failed {
-                let members = Members::of_voters(&[FIRST_BROKER]);
+                let members = Members::of_voters(&[me]);
                 let image = self.state.image().into();
                 self.group = Some(Group::bootstrap(config, members, image, random));
             }
@@ -310,8 +308,7 @@ impl MetadataKeeper {
 mod tests {
     use super::*;
     use crate::disk::DirectoryId;
-    use crate::metadata::{LaneRecord, TopicSettings};
-    use corelog_protocol::ids::LaneId;
+    use crate::metadata::{LaneReplica, TopicSettings};
 
     const METADATA: u8 = EntryKind::Metadata.to_wire();
     const CHECKPOINT: u8 = EntryKind::Checkpoint.to_wire();
@@ -325,8 +322,8 @@ mod tests {
     /// A disk of a broker before the group, and what it held: an image, and two commands behind it.
     fn old_disk() -> (Vec<(u8, Vec<u8>)>, State) {
         let mut state = State::default();
-        let lane = LaneRecord { id: LaneId(1), directory: DirectoryId(0) };
-        state.apply(&Command::Boot { lanes: vec![lane] });
+        let replica = LaneReplica { broker: FIRST_BROKER, directory: DirectoryId(0) };
+        state.apply(&Command::Boot { lanes: vec![[replica].into()] });
         let mut disk = vec![(CHECKPOINT, state.image())];
         for name in ["a", "b"] {
             let command = create(&state, name);

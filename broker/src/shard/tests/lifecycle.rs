@@ -49,7 +49,7 @@ fn lanes_spread_over_the_data_directories() {
     let state = world.nodes[0].shard.view().state().clone();
     for shard in 0..2u32 {
         let own = state.lanes().iter().filter(|lane| (lane.id.0 - 1) % 2 == shard);
-        let mut directories: Vec<u16> = own.map(|lane| lane.directory.0).collect();
+        let mut directories: Vec<u16> = own.map(|lane| lane.replicas[0].directory.0).collect();
         directories.sort_unstable();
         assert_eq!(directories, [0, 1], "shard {shard}");
     }

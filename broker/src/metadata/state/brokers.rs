@@ -1,0 +1,132 @@
+//! Brokers come, change and go. A broker alone never registers: nobody asks where it is.
+
+use std::sync::Arc;
+
+use corelog_protocol::ids::BrokerId;
+
+use super::{Outcome, State};
+use crate::metadata::broker::{BROKERS_MAX, BrokerRecord};
+
+impl State {
+    pub(super) fn broker_at(&self, id: BrokerId) -> Result<usize, usize> {
+        self.brokers.binary_search_by_key(&id, |record| record.id)
+    }
+
+    pub(super) fn register(&mut self, record: &BrokerRecord) -> Outcome {
+        if !record.is_valid() || self.removed.binary_search(&record.id).is_ok() {
+            return Outcome::Invalid;
+        }
+        match self.broker_at(record.id) {
+            // A disk that was wiped or is an old one: what its broker promised is not known.
+            Ok(at) if self.brokers[at].incarnation != record.incarnation => Outcome::Invalid,
+            Ok(at) => {
+                let known = &mut Arc::make_mut(&mut self.brokers)[at];
+                *known = BrokerRecord { directories: known.directories, ..record.clone() };
+                Outcome::Noted
+            }
+            Err(_) if self.brokers.len() >= BROKERS_MAX => Outcome::LimitReached,
+            Err(at) => {
+                Arc::make_mut(&mut self.brokers).insert(at, record.clone());
+                Outcome::Noted
+            }
+        }
+    }
+
+    pub(super) fn remove_broker(&mut self, id: BrokerId) -> Outcome {
+        let is_used =
+            self.lanes.iter().any(|lane| lane.members().any(|replica| replica.broker == id));
+        match (self.broker_at(id), self.removed.binary_search(&id)) {
+            (Ok(at), Err(removed_at)) if !is_used => {
+                Arc::make_mut(&mut self.brokers).remove(at);
+                self.removed.insert(removed_at, id);
+                Outcome::Noted
+            }
+            _ => Outcome::Invalid,
+        }
+    }
+
+    /// Sorted, none both registered and removed, and all sets of several on brokers that are known.
+    pub(super) fn are_brokers_possible(&self) -> bool {
+        let are_sorted = self.brokers.is_sorted_by(|one, next| one.id < next.id)
+            && self.removed.is_sorted_by(|one, next| one < next);
+        let are_apart = self.removed.iter().all(|id| self.broker_at(*id).is_err());
+        let is_removed_sane = self.removed.first().is_none_or(|id| id.0 > 0);
+        let are_few = self.brokers.len() <= BROKERS_MAX;
+        let mut replicated = self.lanes.iter().filter(|lane| lane.is_replicated());
+        let are_placed = replicated.all(|lane| {
+            self.are_placed(&lane.replicas)
+                && lane.before.as_deref().is_none_or(|before| self.are_placed(before))
+        });
+        are_sorted && are_apart && is_removed_sane && are_few && are_placed
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::metadata::Command;
+    use crate::metadata::state::lanes::tests::cluster;
+    use corelog_protocol::ids::Incarnation;
+
+    pub fn broker(id: u32) -> BrokerRecord {
+        BrokerRecord {
+            id: BrokerId(id),
+            incarnation: Incarnation(u64::from(id) + 100),
+            life: 1,
+            address: ([10, 0, 0, id as u8], 7421).into(),
+            rack: "r".into(),
+            shards: 1,
+            directories: 2,
+        }
+    }
+
+    fn register(state: &mut State, record: BrokerRecord) -> Outcome {
+        state.apply(&Command::BrokerRegister { record })
+    }
+
+    #[test]
+    fn a_broker_tells_anew_what_has_changed_and_its_disks_stay_as_first_told() {
+        let mut state = State::default();
+        for id in [3, 1, 2] {
+            assert_eq!(register(&mut state, broker(id)), Outcome::Noted);
+        }
+        let ids: Vec<u32> = state.brokers().map(|record| record.id.0).collect();
+        assert_eq!(ids, [1, 2, 3]);
+        let later =
+            BrokerRecord { life: 2, shards: 4, directories: 9, rack: "s".into(), ..broker(2) };
+        assert_eq!(register(&mut state, later.clone()), Outcome::Noted);
+        assert_eq!(state.broker(BrokerId(2)), Some(&BrokerRecord { directories: 2, ..later }));
+        assert_eq!(state.broker(BrokerId(4)), None);
+    }
+
+    #[test]
+    fn a_known_id_with_another_disk_is_refused_and_so_is_a_record_that_cannot_be() {
+        let mut state = cluster(3);
+        let wiped = BrokerRecord { incarnation: Incarnation(7), life: 2, ..broker(2) };
+        let nobody = BrokerRecord { id: BrokerId(0), ..broker(9) };
+        let idle = BrokerRecord { shards: 0, ..broker(9) };
+        for record in [wiped, nobody, idle] {
+            assert_eq!(register(&mut state, record), Outcome::Invalid);
+        }
+        assert_eq!(state.broker(BrokerId(2)), Some(&broker(2)));
+        for id in 4..=BROKERS_MAX as u32 {
+            assert_eq!(register(&mut state, broker(id)), Outcome::Noted);
+        }
+        assert_eq!(register(&mut state, broker(1_000)), Outcome::LimitReached);
+        assert_eq!(register(&mut state, broker(1)), Outcome::Noted, "those that are known stay");
+    }
+
+    #[test]
+    fn a_broker_without_replicas_may_go_and_does_not_come_back() {
+        let mut state = cluster(3);
+        register(&mut state, broker(4));
+        let remove = |id| Command::BrokerRemove { id: BrokerId(id) };
+        assert_eq!(state.apply(&remove(3)), Outcome::Invalid, "it has replicas");
+        assert_eq!(state.apply(&remove(5)), Outcome::Invalid, "nobody knows it");
+        assert_eq!(state.apply(&remove(4)), Outcome::Noted);
+        assert_eq!(state.broker(BrokerId(4)), None);
+        assert_eq!(register(&mut state, broker(4)), Outcome::Invalid);
+        assert_eq!(state.apply(&remove(4)), Outcome::Invalid);
+        assert_eq!(State::from_image(&state.image()), Ok(state));
+    }
+}

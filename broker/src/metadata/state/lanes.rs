@@ -1,0 +1,275 @@
+//! Who leads a lane, and who has replicas of it: rules 5 to 7 of `model/README.md`. What a command says was
+//! decided by who proposed it; here is decided whether it still holds when its turn comes.
+
+use std::sync::Arc;
+
+use corelog_protocol::ids::{BrokerId, Epoch, LaneId, TopicId};
+
+use super::{Outcome, State};
+use crate::metadata::lane::{LaneLeader, LaneRecord, LaneReplica, is_set};
+use crate::replica::Position;
+
+impl State {
+    pub(super) fn boot(&mut self, lanes: &[Arc<[LaneReplica]>]) -> Outcome {
+        let are_sets = lanes.iter().all(|set| is_set(set) && self.are_placed(set));
+        if !self.lanes.is_empty() || lanes.is_empty() || !are_sets {
+            return Outcome::Invalid;
+        }
+        let record =
+            |(set, id): (&Arc<[LaneReplica]>, u32)| LaneRecord::new(LaneId(id), Arc::clone(set));
+        self.lanes = Arc::new(lanes.iter().zip(1..).map(record).collect());
+        self.counts = vec![0; lanes.len()];
+        Outcome::Done(TopicId(0))
+    }
+
+    /// On registered brokers and disks that they have. A broker alone is not registered, and its lanes
+    /// are on one broker.
+    pub(super) fn are_placed(&self, replicas: &[LaneReplica]) -> bool {
+        if self.brokers.is_empty() {
+            return replicas.len() == 1;
+        }
+        replicas.iter().all(|replica| {
+            self.broker(replica.broker)
+                .is_some_and(|broker| replica.directory.0 < broker.directories)
+        })
+    }
+
+    /// A replicated lane. One with a single replica has its leader for ever.
+    fn replicated(&self, id: LaneId) -> Option<&LaneRecord> {
+        self.lane(id).filter(|lane| lane.is_replicated())
+    }
+
+    fn change(&mut self, id: LaneId, change: impl FnOnce(&mut LaneRecord)) -> Outcome {
+        change(&mut Arc::make_mut(&mut self.lanes)[id.0 as usize - 1]);
+        Outcome::Noted
+    }
+
+    /// Rule 5.
+    pub(super) fn enter(&mut self, id: LaneId, epoch: Epoch) -> Outcome {
+        match self.replicated(id) {
+            Some(lane) if epoch > lane.epoch => self.change(id, |lane| {
+                lane.epoch = epoch;
+                lane.leader = None;
+            }),
+            _ => Outcome::Invalid,
+        }
+    }
+
+    /// Rule 6: what was found out of an epoch holds as long as it has no leader, and only there.
+    pub(super) fn name_leader(
+        &mut self,
+        id: LaneId,
+        epoch: Epoch,
+        broker: BrokerId,
+        position: Position,
+    ) -> Outcome {
+        match self.replicated(id) {
+            Some(lane)
+                if lane.epoch == epoch
+                    && lane.leader.is_none()
+                    && lane.replica(broker).is_some() =>
+            {
+                self.change(id, |lane| lane.leader = Some(LaneLeader { broker, position }))
+            }
+            _ => Outcome::Invalid,
+        }
+    }
+
+    /// Rule 7.
+    pub(super) fn settle(&mut self, id: LaneId, epoch: Epoch) -> Outcome {
+        match self.replicated(id) {
+            Some(lane) if lane.epoch == epoch && lane.leader.is_some() && lane.before.is_some() => {
+                self.change(id, |lane| lane.before = None)
+            }
+            _ => Outcome::Invalid,
+        }
+    }
+
+    /// Rule 5: a change of the set enters an epoch, and waits until the one before is settled.
+    pub(super) fn change_replicas(
+        &mut self,
+        id: LaneId,
+        epoch: Epoch,
+        replicas: &Arc<[LaneReplica]>,
+    ) -> Outcome {
+        let is_set = is_set(replicas) && replicas.len() > 1 && self.are_placed(replicas);
+        match self.replicated(id) {
+            Some(lane) if epoch > lane.epoch && lane.before.is_none() && is_set => {
+                self.change(id, |lane| {
+                    lane.epoch = epoch;
+                    lane.leader = None;
+                    let before = std::mem::replace(&mut lane.replicas, Arc::clone(replicas));
+                    lane.before = Some(before);
+                })
+            }
+            _ => Outcome::Invalid,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::disk::DirectoryId;
+    use crate::metadata::boot::boot;
+    use crate::metadata::state::brokers::tests::broker;
+    use crate::metadata::{BrokerRecord, Command};
+    use corelog_protocol::ids::Lsn;
+
+    const LANE: LaneId = LaneId(1);
+
+    fn set(brokers: &[u32]) -> Arc<[LaneReplica]> {
+        let replica = |&id: &u32| LaneReplica { broker: BrokerId(id), directory: DirectoryId(0) };
+        brokers.iter().map(replica).collect()
+    }
+
+    /// Brokers 1 to `count`, and a lane led by each: the first with a leader, the second of another set, the
+    /// third as it began.
+    pub fn cluster(count: u32) -> State {
+        let mut state = State::default();
+        for id in 1..=count {
+            state.apply(&Command::BrokerRegister { record: broker(id) });
+        }
+        let brokers: Vec<&BrokerRecord> = state.brokers().collect();
+        let boot = boot(&brokers, 1, 3);
+        assert_eq!(state.apply(&boot), Outcome::Done(TopicId(0)));
+        assert_eq!(state.apply(&lead(1, 3)), Outcome::Noted);
+        let replicas = set(&[2, 3, 1]);
+        let change = Command::LaneReplicas { lane: LaneId(2), epoch: Epoch(4), replicas };
+        assert_eq!(state.apply(&change), Outcome::Noted);
+        state
+    }
+
+    fn enter(epoch: u64) -> Command {
+        Command::LaneEnter { lane: LANE, epoch: Epoch(epoch) }
+    }
+
+    fn lead(epoch: u64, broker: u32) -> Command {
+        let position = Position { epoch: Epoch(epoch - 1), end: Lsn(epoch * 10) };
+        let (epoch, broker) = (Epoch(epoch), BrokerId(broker));
+        Command::LaneLeader { lane: LANE, epoch, broker, position }
+    }
+
+    fn settled(epoch: u64) -> Command {
+        Command::LaneSettled { lane: LANE, epoch: Epoch(epoch) }
+    }
+
+    fn replicas(epoch: u64, brokers: &[u32]) -> Command {
+        Command::LaneReplicas { lane: LANE, epoch: Epoch(epoch), replicas: set(brokers) }
+    }
+
+    /// Nothing but the version changes.
+    fn assert_refused(state: &mut State, command: &Command) {
+        let before = state.clone();
+        assert_eq!(state.apply(command), Outcome::Invalid, "{command:?}");
+        assert_eq!(state.version(), before.version() + 1);
+        state.version = before.version;
+        assert_eq!(*state, before, "{command:?}");
+    }
+
+    fn lane(state: &State) -> (u64, Option<u32>) {
+        let lane = state.lane(LANE).unwrap();
+        (lane.epoch.0, lane.leader_id().map(|id| id.0))
+    }
+
+    #[test]
+    fn an_epoch_is_entered_if_it_is_above_the_present_one_and_has_no_leader_then() {
+        let mut state = cluster(3);
+        assert_eq!(lane(&state), (1, Some(3)));
+        assert_refused(&mut state, &enter(0));
+        assert_refused(&mut state, &enter(1));
+        assert_eq!(state.apply(&enter(2)), Outcome::Noted);
+        assert_eq!(lane(&state), (2, None));
+        assert_eq!(state.apply(&enter(9)), Outcome::Noted, "epochs may be passed over");
+        assert_eq!(lane(&state), (9, None));
+        assert_refused(&mut state, &enter(3));
+        assert_refused(&mut state, &Command::LaneEnter { lane: LaneId(0), epoch: Epoch(50) });
+        assert_refused(&mut state, &Command::LaneEnter { lane: LaneId(4), epoch: Epoch(50) });
+    }
+
+    #[test]
+    fn a_leader_is_named_once_in_exactly_the_epoch_for_which_it_was_chosen() {
+        let mut state = cluster(3);
+        state.apply(&enter(5));
+        for command in [lead(4, 1), lead(6, 1), lead(5, 4), lead(5, 0)] {
+            assert_refused(&mut state, &command);
+        }
+        assert_eq!(state.apply(&lead(5, 2)), Outcome::Noted);
+        let leader = state.lane(LANE).unwrap().leader.unwrap();
+        assert_eq!(leader.position, Position { epoch: Epoch(4), end: Lsn(50) });
+        assert_refused(&mut state, &lead(5, 2));
+        assert_refused(&mut state, &lead(5, 1));
+        assert_eq!(lane(&state), (5, Some(2)));
+    }
+
+    #[test]
+    fn a_change_of_the_set_enters_an_epoch_and_the_old_set_counts_until_settled() {
+        let mut state = cluster(4);
+        for command in [
+            replicas(1, &[2, 3, 4]),
+            replicas(2, &[2, 3, 5]),
+            replicas(2, &[2, 3, 3]),
+            replicas(2, &[2]),
+            replicas(2, &[]),
+            settled(1),
+        ] {
+            assert_refused(&mut state, &command);
+        }
+        let old = Arc::clone(&state.lane(LANE).unwrap().replicas);
+        assert_eq!(state.apply(&replicas(2, &[2, 3, 4])), Outcome::Noted);
+        let record = state.lane(LANE).unwrap();
+        assert_eq!((&record.replicas, &record.before), (&set(&[2, 3, 4]), &Some(Arc::clone(&old))));
+        assert_eq!(lane(&state), (2, None));
+        // A broker that left leads no more, and a second change waits for the first.
+        assert_refused(&mut state, &lead(2, 1));
+        assert_refused(&mut state, &replicas(3, &[1, 2, 3]));
+        assert_refused(&mut state, &settled(2));
+        // Another epoch changes nothing about that.
+        assert_eq!(state.apply(&enter(3)), Outcome::Noted);
+        assert_eq!(state.lane(LANE).unwrap().before, Some(old));
+        assert_eq!(state.apply(&lead(3, 4)), Outcome::Noted);
+        assert_refused(&mut state, &settled(2));
+        assert_refused(&mut state, &replicas(4, &[1, 2, 3]));
+        assert_eq!(state.apply(&settled(3)), Outcome::Noted);
+        assert_refused(&mut state, &settled(3));
+        assert_eq!(lane(&state), (3, Some(4)));
+        assert_eq!(state.apply(&replicas(4, &[1, 2, 3])), Outcome::Noted);
+    }
+
+    #[test]
+    fn a_lane_with_one_replica_is_led_from_the_start_and_never_changes() {
+        let mut state = State::default();
+        assert_eq!(
+            state.apply(&Command::Boot { lanes: vec![set(&[1])] }),
+            Outcome::Done(TopicId(0))
+        );
+        assert_eq!(lane(&state), (0, Some(1)));
+        for id in 1..=3 {
+            state.apply(&Command::BrokerRegister { record: broker(id) });
+        }
+        for command in [enter(1), lead(1, 1), replicas(1, &[1, 2, 3]), settled(0)] {
+            assert_refused(&mut state, &command);
+        }
+    }
+
+    #[test]
+    fn a_boot_places_replicas_on_brokers_and_disks_that_there_are() {
+        let mut state = State::default();
+        let boot = |sets: &[&[u32]]| Command::Boot {
+            lanes: sets.iter().map(|brokers| set(brokers)).collect(),
+        };
+        assert_refused(&mut state, &boot(&[]));
+        assert_refused(&mut state, &boot(&[&[1, 2, 3]]));
+        for id in 1..=3 {
+            state.apply(&Command::BrokerRegister { record: broker(id) });
+        }
+        for sets in [&[&[1, 2, 4][..]][..], &[&[4]], &[&[]], &[&[1, 2, 3], &[1, 1, 2]]] {
+            assert_refused(&mut state, &boot(sets));
+        }
+        let no_disk = LaneReplica { broker: BrokerId(1), directory: DirectoryId(2) };
+        assert_refused(&mut state, &Command::Boot { lanes: vec![[no_disk].into()] });
+        assert_eq!(state.apply(&boot(&[&[1, 2, 3], &[3]])), Outcome::Done(TopicId(0)));
+        assert_eq!(lane(&state), (1, None));
+        assert_refused(&mut state, &boot(&[&[1, 2, 3]]));
+    }
+}
