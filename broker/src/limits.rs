@@ -154,3 +154,15 @@ const _: () = assert!(COMMIT_BYTES_TARGET < SEGMENT_BYTES_DEFAULT);
 const _: () = assert!(PATIENT_BYTES < COMMIT_BYTES_TARGET);
 const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_DEFAULT);
 const _: () = assert!(SEGMENT_BYTES_DEFAULT <= SEGMENT_BYTES_MAX);
+
+/// What a leader has under way to one follower of a lane, sent and not received there.
+pub const REPLICATION_WINDOW_BYTES: usize = 4 << 20;
+
+/// A leader that has not heard a quorum of its followers for so long serves no more until it does.
+pub const QUORUM_SILENCE_NS: u64 = 1_000_000_000;
+
+/// A leader introduces itself again to a follower that has not answered for so long.
+pub const LEAD_AGAIN_NS: u64 = 200_000_000;
+
+/// What a leader has sent to a follower, and of which it hears nothing for so long, is sent again.
+pub const REPLICATION_STALL_NS: u64 = 5_000_000_000;

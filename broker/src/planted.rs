@@ -72,6 +72,28 @@ pub enum Bug {
     OldSnapshotInstalled,
     /// A checkpoint of the group's log lets go of entries that are not in its image.
     CheckpointForgetsTail,
+    /// A leader takes what is durable on itself alone for committed.
+    MinorityCommits,
+    /// A leader commits entries of an earlier epoch before its epoch start.
+    OlderEpochCommitted,
+    /// A follower drops what it has acknowledged in the leader's own epoch.
+    EqualTruncated,
+    /// A follower that truncates at something it cannot read forgets that it may have acknowledged it.
+    MarkForgotten,
+    /// A replica answers a fence, and obeys it, before its promise is durable.
+    PromiseNotDurable,
+    /// A follower that has promised a later epoch still acknowledges what it has of the one before.
+    LateAck,
+    /// A leader that was fenced still counts acknowledgments.
+    FencedLeaderCounts,
+    /// A leader that restarts leads on in its epoch.
+    LeaderResumes,
+    /// A leader begins although it cannot read what it was chosen for.
+    BeginsFromLess,
+    /// A follower acknowledges before it has compared its log with the leader's.
+    AckBeforeMatch,
+    /// A leader sends entries before it is durable that it has begun.
+    BeginsBeforeAccepted,
 }
 
 impl Bug {
@@ -81,6 +103,21 @@ impl Bug {
         Bug::EntriesAckedBeforeDurable,
         Bug::OldSnapshotInstalled,
         Bug::CheckpointForgetsTail,
+    ];
+
+    /// Those of a lane's replicas, which their own random test must catch.
+    pub const REPLICA: &[Bug] = &[
+        Bug::MinorityCommits,
+        Bug::OlderEpochCommitted,
+        Bug::EqualTruncated,
+        Bug::MarkForgotten,
+        Bug::PromiseNotDurable,
+        Bug::LateAck,
+        Bug::FencedLeaderCounts,
+        Bug::LeaderResumes,
+        Bug::BeginsFromLess,
+        Bug::AckBeforeMatch,
+        Bug::BeginsBeforeAccepted,
     ];
 
     /// Those that the simulator must catch.

@@ -1,0 +1,87 @@
+//! What only a follower keeps: whom it follows, and what it has told.
+
+use corelog_protocol::ids::{BrokerId, Epoch, Lsn};
+
+use super::history::{common_end, epoch_at};
+use super::order::{LaneLog, Resume};
+use super::position::Position;
+use crate::planted::{Bug, is_planted};
+
+/// A leader that has introduced itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lead {
+    pub from: BrokerId,
+    pub epoch: Epoch,
+    pub history: Vec<(Epoch, Lsn)>,
+}
+
+#[derive(Debug)]
+pub struct Follower {
+    pub leader: BrokerId,
+    pub epoch: Epoch,
+    /// The durable LSN that the leader was told last.
+    pub acked: Lsn,
+    /// The leader has been asked to send from here, and entries from beyond have come since.
+    pub asked_from: Option<Lsn>,
+    /// As the leader told it.
+    pub committed: Lsn,
+}
+
+impl Follower {
+    pub fn new(lead: &Lead) -> Self {
+        Self {
+            leader: lead.from,
+            epoch: lead.epoch,
+            acked: Lsn(0),
+            asked_from: None,
+            committed: Lsn(0),
+        }
+    }
+}
+
+/// What a replica has to do with its log before it follows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Matching {
+    /// Nothing: it is equal as it stands.
+    Equal,
+    /// Go on from its end: nothing is truncated.
+    Resume(Resume),
+    /// Truncate.
+    Reopen(Resume),
+}
+
+/// Compares a log with its leader's. `accepted`: the last epoch in which the replica took entries, or led.
+///
+/// The rules are 15 to 18 of the model: from the first difference everything goes; before the first match in the
+/// leader's epoch also everything from the epoch start on; and the mark of what cannot be read stays as far as it was
+/// not given up.
+pub fn match_log(lead: &Lead, log: &impl LaneLog, accepted: Epoch) -> Matching {
+    let start = lead.history.last().map_or(Lsn(0), |(_, first)| *first);
+    let has = log.has();
+    let bad_end = log.bad_end();
+    // What lies above something bad is fetched again.
+    let end = if log.is_dormant() { has.end } else { log.next_lsn() };
+    let is_new = accepted < lead.epoch;
+    let mut keep = common_end(log.history(), end, &lead.history);
+    if is_new || is_planted(Bug::EqualTruncated) {
+        keep = keep.min(start);
+    }
+    // All that was committed before this epoch lies below its start.
+    let still_bad = bad_end.map(|bad_end| if is_new { bad_end.min(start) } else { bad_end });
+    let still_bad = still_bad.filter(|end| *end > keep && !is_planted(Bug::MarkForgotten));
+    let resume = Resume { at: keep, accepted: lead.epoch, bad_end: still_bad };
+    match log.is_dormant() {
+        true if keep == end && bad_end.is_none() => Matching::Resume(resume),
+        false if keep == end => Matching::Equal,
+        _ => Matching::Reopen(resume),
+    }
+}
+
+/// Whether the log has the very entry before `position.end`, and all below.
+pub fn reads_through(log: &impl LaneLog, position: Position) -> bool {
+    if position.end > log.has().end {
+        return false;
+    }
+    let Some(last) = position.end.0.checked_sub(1) else { return true };
+    epoch_at(log.history(), Lsn(last)) == Some(position.epoch)
+}

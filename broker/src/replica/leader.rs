@@ -1,0 +1,189 @@
+//! What only a leader keeps: how far each follower is, and what is committed.
+//!
+//! Commit is the rule of Raft (Ongaro and Ousterhout, 2014, section 5.4.2) with durable acknowledgments: the
+//! quorum-th largest of them and of the leader's own durable LSN, if it covers an entry of the leader's epoch.
+
+use std::collections::VecDeque;
+
+use corelog_protocol::ids::{BrokerId, Epoch, Lsn};
+
+use crate::limits::REPLICATION_WINDOW_BYTES;
+use crate::planted::{Bug, is_planted};
+use crate::time::{Monotonic, Nanos};
+
+#[derive(Debug)]
+pub struct Leader {
+    pub epoch: Epoch,
+    /// The LSN of the epoch start, once it is appended.
+    pub start: Option<Lsn>,
+    /// Members with this one, which is not among `followers`.
+    members: usize,
+    pub followers: Vec<Progress>,
+    /// Everything below is committed; 0 until the epoch start is.
+    pub committed: Lsn,
+    /// In the memory of a quorum.
+    pub received: Lsn,
+    pub is_serving: bool,
+}
+
+/// A follower, as its leader sees it.
+#[derive(Debug)]
+pub struct Progress {
+    pub broker: BrokerId,
+    /// Its log equals this one's below `sent`; nothing may be sent before.
+    pub is_matched: bool,
+    /// The next LSN to send.
+    pub sent: Lsn,
+    pub received: Lsn,
+    pub durable: Lsn,
+    /// The committed LSN that it was told last.
+    pub told: Lsn,
+    /// It is further behind than this log reaches back.
+    pub is_stranded: bool,
+    pub heard_at: Monotonic,
+    /// When it was asked to follow.
+    pub asked_at: Option<Monotonic>,
+    /// Sent and not received there: LSN after the last entry, bytes.
+    flight: VecDeque<(Lsn, u32)>,
+    flight_bytes: usize,
+    /// When the oldest of it was sent, or the one before it was received.
+    moved_at: Monotonic,
+}
+
+impl Progress {
+    fn new(broker: BrokerId, now: Monotonic) -> Self {
+        Self {
+            broker,
+            is_matched: false,
+            sent: Lsn(0),
+            received: Lsn(0),
+            durable: Lsn(0),
+            told: Lsn(0),
+            is_stranded: false,
+            heard_at: now,
+            asked_at: None,
+            flight: VecDeque::new(),
+            flight_bytes: 0,
+            moved_at: now,
+        }
+    }
+
+    /// How many bytes may be sent to it now.
+    pub fn room(&self) -> usize {
+        if !self.is_matched || self.is_stranded {
+            return 0;
+        }
+        REPLICATION_WINDOW_BYTES.saturating_sub(self.flight_bytes)
+    }
+
+    /// Entries below `end` are on their way.
+    pub fn on_sent(&mut self, end: Lsn, bytes: u32, now: Monotonic) {
+        if self.flight.is_empty() {
+            self.moved_at = now;
+        }
+        self.sent = end;
+        self.flight.push_back((end, bytes));
+        self.flight_bytes += bytes as usize;
+    }
+
+    fn on_received(&mut self, end: Lsn, now: Monotonic) {
+        if end > self.received {
+            self.received = end;
+            self.moved_at = now;
+        }
+        while let Some(&(sent, bytes)) = self.flight.front()
+            && sent <= end
+        {
+            self.flight.pop_front();
+            self.flight_bytes -= bytes as usize;
+        }
+    }
+
+    /// What was under way is lost, or was not taken: it goes on from here.
+    pub fn restart_at(&mut self, next: Lsn) {
+        self.is_matched = true;
+        self.is_stranded = false;
+        self.sent = next;
+        self.flight.clear();
+        self.flight_bytes = 0;
+        self.asked_at = None;
+    }
+
+    /// Whether what was sent has come to nothing for this long.
+    pub fn is_stalled(&self, patience: Nanos, now: Monotonic) -> bool {
+        !self.flight.is_empty() && self.moved_at + patience <= now
+    }
+
+    /// Its link is down: nothing can be sent before it has said anew where it is.
+    pub fn on_lost(&mut self) {
+        self.is_matched = false;
+        self.flight.clear();
+        self.flight_bytes = 0;
+        self.asked_at = None;
+    }
+}
+
+impl Leader {
+    pub fn new(epoch: Epoch, me: BrokerId, members: &[BrokerId], now: Monotonic) -> Self {
+        let others = members.iter().filter(|member| **member != me);
+        Self {
+            epoch,
+            start: None,
+            members: members.len(),
+            followers: others.map(|member| Progress::new(*member, now)).collect(),
+            committed: Lsn(0),
+            received: Lsn(0),
+            is_serving: false,
+        }
+    }
+
+    pub fn follower(&mut self, broker: BrokerId) -> Option<&mut Progress> {
+        self.followers.iter_mut().find(|follower| follower.broker == broker)
+    }
+
+    pub fn on_ack(
+        &mut self,
+        from: BrokerId,
+        (received, durable): (Lsn, Lsn),
+        end: Lsn,
+        now: Monotonic,
+    ) {
+        if let Some(follower) = self.follower(from) {
+            // Nobody has more of this epoch than its leader.
+            follower.on_received(received.min(end), now);
+            follower.durable = follower.durable.max(durable.min(end));
+        }
+    }
+
+    /// The quorum-th largest of what the followers say and of `own`.
+    fn quorum(&self, own: Lsn, of: impl Fn(&Progress) -> Lsn) -> Lsn {
+        let mut ends: Vec<Lsn> = self.followers.iter().map(of).collect();
+        ends.push(own);
+        ends.sort_unstable_by(|left, right| right.cmp(left));
+        let place = match is_planted(Bug::MinorityCommits) {
+            true => 0,
+            false => self.members / 2,
+        };
+        ends.get(place).copied().unwrap_or(Lsn(0))
+    }
+
+    /// Commits what it may. True if that is more than before.
+    pub fn advance(&mut self, durable: Lsn, next: Lsn) -> bool {
+        let Some(start) = self.start else { return false };
+        let received = self.quorum(next, |follower| follower.received.max(follower.durable));
+        self.received = self.received.max(received);
+        let end = self.quorum(durable, |follower| follower.durable);
+        let is_own = end > start || is_planted(Bug::OlderEpochCommitted);
+        if !is_own || end <= self.committed {
+            return false;
+        }
+        self.committed = end;
+        true
+    }
+
+    /// Whether a quorum, with this one, was heard at this time or later.
+    pub fn has_quorum_since(&self, time: Monotonic) -> bool {
+        let heard = self.followers.iter().filter(|follower| follower.heard_at >= time).count();
+        heard + 1 > self.members / 2
+    }
+}
