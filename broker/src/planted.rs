@@ -24,6 +24,12 @@ pub enum Bug {
     SupersededResurrected,
     /// Recovery takes corruption below the durable LSN for a torn tail, and truncates.
     CorruptionTruncated,
+    /// A replica forgets what it may have acknowledged before that is replaced durably.
+    MarkDroppedEarly,
+    /// A replica records the epoch that it has accepted without the truncation that goes with it.
+    AcceptedWithoutTruncation,
+    /// A follower takes entries of any epoch.
+    CopyEpochNotChecked,
     /// Fetches serve records that are not yet committed.
     UncommittedServed,
     /// A write error is treated as if the write had worked.
@@ -118,6 +124,14 @@ impl Bug {
         Bug::BeginsFromLess,
         Bug::AckBeforeMatch,
         Bug::BeginsBeforeAccepted,
+    ];
+
+    /// Those of one replica's log, which its own tests must catch.
+    pub const REPLICA_LOG: &[Bug] = &[
+        Bug::MarkDroppedEarly,
+        Bug::AcceptedWithoutTruncation,
+        Bug::CopyEpochNotChecked,
+        Bug::UncommittedServed,
     ];
 
     /// Those that the simulator must catch.

@@ -18,8 +18,9 @@ use corelog_protocol::ids::{ClusterId, Incarnation};
 
 use crate::driver::start_error::StartError;
 
-/// The format of data directories that this version knows. 2: local entries of a log take no LSN.
-pub const FORMAT: u32 = 2;
+/// The format of data directories that this version knows. 2: local entries of a log take no LSN. 3: segments
+/// tell of epochs.
+pub const FORMAT: u32 = 3;
 
 pub const FILE: &str = "corelog.meta";
 

@@ -15,8 +15,9 @@ use super::format::commit_header::COMMIT_HEADER_BYTES;
 use super::format::log_start;
 use super::partitions::CachedEntry;
 use super::producers::Known;
+use super::replica::Uncommitted;
 use super::segment::Indexed;
-use super::{Io, LOG_ITSELF, Log, Purpose, State, WaitingFor, append_time};
+use super::{Io, LOG_ITSELF, Log, Purpose, State, WaitingFor, append_time, is_folded_by_shard};
 use crate::disk::DiskOrder;
 use crate::memory::Memory;
 use crate::planted::{Bug, is_planted};
@@ -59,11 +60,16 @@ impl Log {
         Ok(appended)
     }
 
-    fn check_open(&self) -> Result<(), AppendError> {
+    pub(super) fn check_open(&self) -> Result<(), AppendError> {
         match self.state {
             _ if self.failure.is_some() => Err(AppendError::Failed),
-            State::New | State::Starting => Err(AppendError::Recovering),
+            State::New | State::Starting | State::Dormant | State::Resuming => {
+                Err(AppendError::Recovering)
+            }
             State::Stopping | State::Closing | State::Stopped => Err(AppendError::Stopping),
+            State::Running if self.config.replicated && !self.epoch_started => {
+                Err(AppendError::Recovering)
+            }
             State::Running => Ok(()),
         }
     }
@@ -157,18 +163,14 @@ impl Log {
     }
 
     /// The index, the cache and the partition learn of the entry.
-    fn take_note(&mut self, header: &EntryHeader, at: Option<u32>, start: usize) {
+    pub(super) fn take_note(&mut self, header: &EntryHeader, at: Option<u32>, start: usize) {
         let (Some(building), Some(active)) = (&mut self.building, &mut self.active) else {
             unreachable!("an entry is in a commit, and that in a segment");
         };
         active.time_max = active.time_max.max(header.append_time);
         active.epoch_last = header.epoch.0;
         let Some(at) = at else {
-            let is_own = matches!(
-                header.kind,
-                EntryKind::EpochStart | EntryKind::Padding | EntryKind::LogStart
-            ) || header.partition == LOG_ITSELF;
-            if !is_own {
+            if is_folded_by_shard(header) {
                 active.replay_end = header.lsn.0 + 1;
             }
             return;
@@ -195,10 +197,13 @@ impl Log {
             time: header.append_time,
         });
         building.marks.push(Mark { at, next });
+        if self.config.replicated {
+            self.uncommitted.push_back(Uncommitted::End { lsn: header.lsn, at, next });
+        }
     }
 
     /// Sees to it that the commit under construction takes an entry of this size.
-    fn make_room<M: Memory>(
+    pub(super) fn make_room<M: Memory>(
         &mut self,
         io: &mut Io<'_, M>,
         bytes: usize,
@@ -217,7 +222,7 @@ impl Log {
             }
             let len = begun.map_or(COMMIT_HEADER_BYTES, |building| building.len) + bytes;
             let reserve = if own || self.preparer.is_ready() { 0 } else { self.own_reserve() };
-            let footer = active.footer_bound(self.partitions.list.len());
+            let footer = active.footer_bound(self.partitions.list.len(), self.epochs.len());
             let end = active.position + blocks(len as u64) + reserve + blocks(footer);
             if end <= active.file_bytes {
                 self.open_commit(io);
@@ -369,9 +374,11 @@ impl Log {
             {
                 active.durable_position = active.durable_position.max(commit.end_position);
             }
-            for mark in &commit.marks {
-                let partition = &mut self.partitions.list[mark.at as usize];
-                partition.committed_end = partition.committed_end.max(mark.next);
+            if !self.config.replicated {
+                for mark in &commit.marks {
+                    let partition = &mut self.partitions.list[mark.at as usize];
+                    partition.committed_end = partition.committed_end.max(mark.next);
+                }
             }
             if reaches_further {
                 self.events.push_back(LogEvent::Durable {
@@ -390,7 +397,9 @@ impl Log {
             io.memory.release(commit.slot);
             self.cache.take_back(commit.marks);
         }
-        if self.epoch_started && self.report.is_some() && self.durable_end == self.next_lsn {
+        if self.config.replicated {
+            self.advance_replica();
+        } else if self.epoch_started && self.report.is_some() && self.durable_end == self.next_lsn {
             self.announce_recovered(true);
         }
     }

@@ -26,6 +26,8 @@ pub struct LogConfig {
     pub directory: DirectoryId,
     pub cluster: ClusterId,
     pub incarnation: Incarnation,
+    /// The log of one replica of several: see `replica.rs`. Of a lane that has one replica: false.
+    pub replicated: bool,
     /// The owner in this log's order numbers ([`super::OpIds`]): one per log on a shard.
     pub owner: u16,
     /// A full-grown segment.
@@ -75,6 +77,7 @@ impl LogConfig {
             directory,
             cluster,
             incarnation,
+            replicated: false,
             owner,
             segment_bytes: SEGMENT_BYTES_DEFAULT as u64,
             segment_bytes_first: 4 << 20,

@@ -23,6 +23,8 @@ macro_rules! counters {
 
 counters! {
     entries_appended,
+    /// Taken from a leader.
+    entries_copied,
     commits,
     commits_idle_padding,
     commits_durable,

@@ -1,9 +1,11 @@
 //! What the log tells its shard, and how it answers.
 
-use corelog_protocol::ids::{Epoch, Lsn, Offset, PartitionId};
+use corelog_protocol::entry::EntryError;
+use corelog_protocol::ids::{Epoch, LaneId, Lsn, Offset, PartitionId};
 
 use super::producers::Claim;
 use crate::memory::Piece;
+use crate::replica::Position;
 use crate::time::Monotonic;
 
 /// A body to append. It begins with the CRC32C of its rest, whatever its kind.
@@ -60,7 +62,7 @@ pub enum AppendError {
     Full,
     /// A write or flush failed: this log takes nothing any more in this process.
     Failed,
-    /// Recovery is not over.
+    /// Recovery is not over; or this replica leads no epoch.
     Recovering,
     Stopping,
     UnknownPartition,
@@ -72,6 +74,36 @@ pub enum AppendError {
     },
     /// The body does not match its CRC.
     CorruptBody,
+}
+
+/// How a replica's log goes on after a start: from where, in which epoch. It becomes one durable record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Resume {
+    /// What is here and above is void.
+    pub at: Lsn,
+    /// The epoch in which entries are taken or appended from now on.
+    pub accepted: Epoch,
+    /// What this replica may have acknowledged of the void, and must go on to tell until it is replaced.
+    pub perhaps: Option<Position>,
+}
+
+/// Why no entry of a leader was taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CopyError {
+    /// As for an append.
+    Refused(AppendError),
+    /// This replica leads an epoch itself.
+    Leading,
+    /// No whole entry: damaged, or cut.
+    Entry(EntryError),
+    /// Of another lane.
+    Lane(LaneId),
+    /// Not the entry that comes next.
+    Lsn { expected: Lsn, found: Lsn },
+    /// Below that of the last entry, or above the accepted one.
+    Epoch { last: Epoch, accepted: Epoch, found: Epoch },
+    /// Offsets that this log has given out, or more than can be.
+    Offset { partition: PartitionId, expected: Offset, found: Offset },
 }
 
 /// A read that waits for the disk. Never reused in the life of a log.
@@ -160,6 +192,11 @@ pub struct RecoveryReport {
     pub entries_corrupt: u64,
     /// False if the disk was full: reads work, appends wait for space.
     pub writable: bool,
+    /// Of a replica: the greatest epoch that it has accepted.
+    pub accepted: Epoch,
+    /// Of a replica: the log goes on as [`super::Log::start_at`] was told. False: it is dormant, because nothing was
+    /// told, or it cannot be read so far, or has accepted a later epoch.
+    pub resumed: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -180,6 +217,8 @@ pub enum LogEvent {
     Recovered(RecoveryReport),
     /// In LSN order, before `Recovered`.
     Replayed(Replayed),
+    /// A dormant log goes on: what [`super::Log::resume`] said is durable.
+    Resumed,
     /// Everything through this LSN is durable, and on a lane with one replica committed.
     Durable {
         through: Lsn,

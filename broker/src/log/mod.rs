@@ -12,7 +12,9 @@ mod append;
 mod cache;
 mod commit;
 mod config;
+mod copy;
 mod counters;
+mod epochs;
 mod event;
 mod flush;
 mod footer;
@@ -23,6 +25,7 @@ mod prepare;
 mod producers;
 mod read;
 mod recover;
+mod replica;
 mod retention;
 mod roll;
 mod segment;
@@ -31,26 +34,28 @@ mod tests;
 
 use std::collections::VecDeque;
 
-use corelog_protocol::entry::LOCAL_PARTITION as LOG_ITSELF;
+use corelog_protocol::entry::{EntryHeader, EntryKind, LOCAL_PARTITION as LOG_ITSELF};
 use corelog_protocol::ids::{Epoch, Lsn, Offset, PartitionId};
 
 use crate::disk::{DiskDone, DiskOrder, OpId};
 use crate::memory::{Memory, Piece};
 use crate::planted::{Bug, is_planted};
 use crate::random::Random;
+use crate::replica::Position;
 use crate::time::{Monotonic, Now};
 
 pub use config::{LogConfig, Retention};
 pub use counters::LogCounters;
 pub use event::{
-    AppendError, Appended, Body, LogEvent, LogFailure, Lookup, NO_PARTITION, NewEntry,
-    PartitionBounds, Read, ReadId, RecoveryReport, Replayed,
+    AppendError, Appended, Body, CopyError, LogEvent, LogFailure, Lookup, NO_PARTITION, NewEntry,
+    PartitionBounds, Read, ReadId, RecoveryReport, Replayed, Resume,
 };
 pub use io::{Io, OpIds};
 pub use producers::{Claim, Known, Verdict};
 
 use cache::Cache;
 use commit::{Building, SizeForecast};
+use epochs::Epochs;
 use flush::Pipeline;
 use footer::FooterJob;
 use partitions::Partitions;
@@ -58,6 +63,7 @@ use prepare::Preparer;
 use producers::Producers;
 use read::Reads;
 use recover::{Recovered, Recovery};
+use replica::Uncommitted;
 use segment::{Active, Sealed, SparePoints};
 
 /// What an order was for.
@@ -92,6 +98,10 @@ enum State {
     New,
     /// Recovery, then the first segment of this life.
     Starting,
+    /// Of a replica: recovered, and nothing is written until `resume`.
+    Dormant,
+    /// The first segment of this life is on its way.
+    Resuming,
     Running,
     Stopping,
     /// Only closes are still in flight.
@@ -112,8 +122,22 @@ pub struct Log {
 
     next_lsn: Lsn,
     durable_end: Lsn,
+    /// Of what is appended here.
     epoch: Epoch,
     epoch_started: bool,
+    epochs: Epochs,
+
+    /// Of a replica (`replica.rs`): the greatest epoch accepted.
+    accepted: Epoch,
+    mark: Option<Position>,
+    /// How the start goes on.
+    resume: Option<Resume>,
+    /// Every LSN below this one is on a quorum.
+    committed: Lsn,
+    /// Where recovery ended.
+    recovered_end: Lsn,
+    uncommitted: VecDeque<Uncommitted>,
+
     /// Append times never fall, whatever the clock does.
     append_time: i64,
     partitions: Partitions,
@@ -165,6 +189,13 @@ impl Log {
             durable_end: Lsn(0),
             epoch: Epoch(0),
             epoch_started: false,
+            epochs: Epochs::default(),
+            accepted: Epoch(0),
+            mark: None,
+            resume: None,
+            committed: Lsn(0),
+            recovered_end: Lsn(0),
+            uncommitted: VecDeque::new(),
             append_time: i64::MIN,
             partitions: Partitions::default(),
             offset_floor: Offset(0),
@@ -205,10 +236,16 @@ impl Log {
         self.next_lsn = recovered.next_lsn;
         self.durable_end = recovered.next_lsn;
         self.epoch = recovered.epoch;
+        self.accepted = recovered.accepted;
+        self.mark = recovered.mark;
         self.sequence_next = recovered.sequence_next;
         self.report = Some(recovered.report);
         self.retention_at = Some(io.now.monotonic + self.config.retention_every);
-        self.begin_preparation();
+        if self.config.replicated {
+            self.on_replica_recovered();
+        } else {
+            self.begin_preparation();
+        }
     }
 
     /// Recovery is told as over when the own epoch has begun durably, or when the disk is too full
@@ -247,7 +284,8 @@ impl Log {
                 if let Err(failure) = done {
                     self.fail_with(failure);
                 }
-                if self.preparer.is_full() {
+                // A replica promised nothing yet that it could not keep: it waits for space.
+                if self.preparer.is_full() && !self.config.replicated {
                     self.announce_recovered(false);
                 }
             }
@@ -298,7 +336,9 @@ impl Log {
 
     /// When `on_wake` is due. Changes with every call of another method.
     pub fn next_deadline(&self) -> Option<Monotonic> {
-        if self.failure.is_some() || !matches!(self.state, State::Starting | State::Running) {
+        if self.failure.is_some()
+            || !matches!(self.state, State::Starting | State::Resuming | State::Running)
+        {
             return None;
         }
         // Retention has something to look at only if there is more than the active segment.
@@ -317,9 +357,12 @@ impl Log {
             self.advance_start(io);
             if !self.is_closing() {
                 self.advance_preparer(io);
-                self.advance_footer(io);
-                self.advance_retention(io);
-                self.advance_idle(io);
+                // A footer would hide what a replica must go on to tell, until the header of its first segment does.
+                if !self.config.replicated || self.state == State::Running {
+                    self.advance_footer(io);
+                    self.advance_retention(io);
+                    self.advance_idle(io);
+                }
             }
         }
         if self.has_room() {
@@ -457,7 +500,7 @@ impl Log {
     /// Takes no more entries; makes what was appended durable, closes its files, then
     /// `LogEvent::Stopped`.
     pub fn stop<M: Memory>(&mut self, io: &mut Io<'_, M>) {
-        if matches!(self.state, State::New | State::Starting | State::Running) {
+        if !self.is_closing() {
             self.state = State::Stopping;
         }
         self.advance(io);
@@ -517,6 +560,12 @@ impl Log {
             self.order(io, Purpose::Close, DiskOrder::Close { file });
         }
     }
+}
+
+/// An entry that says nothing to the log: what it means is the shard's, to which it is replayed.
+fn is_folded_by_shard(header: &EntryHeader) -> bool {
+    !header.is_local()
+        && !matches!(header.kind, EntryKind::Batch | EntryKind::EpochStart | EntryKind::LogStart)
 }
 
 /// The append time of an entry: the wall clock, but never before the entry before.

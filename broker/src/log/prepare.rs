@@ -20,6 +20,7 @@ use super::format::{COMMITS_START, name};
 use crate::disk::{DiskDone, DiskError, DiskOrder, FileId};
 use crate::memory::Memory;
 use crate::planted::{Bug, is_planted};
+use crate::replica::Position;
 use crate::time::{Monotonic, Nanos};
 
 /// 0.2 ms of a device at 1.3 GB/s: what a commit may have to wait behind.
@@ -52,6 +53,7 @@ pub struct Heading {
     pub supersedes: Option<Lsn>,
     pub durable_end: Lsn,
     pub epoch: Epoch,
+    pub mark: Option<Position>,
 }
 
 /// The order to give next, or the one in flight.
@@ -262,7 +264,7 @@ impl Preparer {
                 DiskOrder::Create { file: self.file, place, bytes: self.file_bytes }
             }
             Stage::Head => {
-                let Heading { nonce, supersedes, durable_end, epoch } = around.heading;
+                let Heading { nonce, supersedes, durable_end, epoch, mark } = around.heading;
                 self.nonce = nonce;
                 let header = SegmentHeader {
                     lane,
@@ -273,6 +275,7 @@ impl Preparer {
                     supersedes,
                     durable_end,
                     epoch,
+                    mark,
                     file_bytes: self.file_bytes,
                 };
                 let slot = memory.allocate(COMMITS_START as usize);

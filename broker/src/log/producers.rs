@@ -153,6 +153,11 @@ impl Producers {
         }
     }
 
+    /// For a checkpoint: what [`Self::load`] must be told.
+    pub fn forgotten_time(&self) -> Option<i64> {
+        self.forgotten_time
+    }
+
     /// Batches were lost, the youngest of them at most this old, ms since 1970.
     pub fn on_lost(&mut self, time: i64) {
         self.forgotten_time = self.forgotten_time.max(Some(time));
@@ -331,7 +336,7 @@ impl Producers {
     }
 
     /// Becomes what a checkpoint holds.
-    pub fn load(&mut self, images: &[ProducerImage]) {
+    pub fn load(&mut self, images: &[ProducerImage], forgotten_time: Option<i64>) {
         *self = Self::new(self.count_max, self.idle_ms_max);
         for image in images {
             for batch in image.batches.iter().take(usize::from(image.count)) {
@@ -349,12 +354,7 @@ impl Producers {
                 self.record(&claim, known);
             }
         }
-        // It does not say whom its writer has evicted; but that was earlier than all it holds.
-        if self.len() >= self.count_max
-            && let Some(oldest) = self.slots.get(self.oldest as usize)
-        {
-            self.on_lost(oldest.time);
-        }
+        self.forgotten_time = self.forgotten_time.max(forgotten_time);
     }
 }
 
@@ -419,7 +419,7 @@ mod tests {
             batches: [BatchImage { sequence: u32::MAX - 4, record_count: 2, ..Default::default() };
                 REMEMBERED],
         }];
-        producers.load(&images);
+        producers.load(&images, None);
         record(&mut producers, &claim(1, 0, u32::MAX - 2, 5), 1, 0);
         record(&mut producers, &claim(1, 0, 2, 1), 2, 0);
         assert_eq!(judge(&producers, &claim(1, 0, 0, 1)), Verdict::Mismatch);
@@ -437,7 +437,7 @@ mod tests {
         record(&mut producers, &claim(4, 0, 0, 1), 5, 20);
         assert_eq!(judge(&producers, &claim(2, 0, 1, 1)), Verdict::Unknown, "the longest silent");
         let mut again = Producers::new(3, 1_000);
-        again.load(&producers.images());
+        again.load(&producers.images(), producers.forgotten_time());
         assert_eq!(again.images(), producers.images());
         record(&mut producers, &claim(5, 0, 0, 1), 6, 1_015);
         let left: Vec<u64> = producers.images().iter().map(|image| image.producer).collect();
@@ -466,7 +466,7 @@ mod tests {
         assert_eq!(again(&producers, &claim(3, 1, 0, 1)), Verdict::New, "also in a new epoch");
         // A restart says the same.
         let mut loaded = Producers::new(2, 1_000);
-        loaded.load(&producers.images());
+        loaded.load(&producers.images(), producers.forgotten_time());
         assert_eq!(again(&loaded, &first), Verdict::Unknown);
         // Its day is over with everyone's of that time.
         record(&mut producers, &claim(3, 0, 1, 1), 4, 1_010);

@@ -50,7 +50,7 @@ impl Log {
                 self.retention_at = Some(io.now.monotonic + self.config.retention_every);
                 self.decide_retention(io);
             }
-            Retention::Announced(lsn) if self.durable_end > lsn => {
+            Retention::Announced(lsn) if self.committed_end() > lsn => {
                 self.move_log_starts();
                 self.drop_oldest(io);
             }
@@ -64,10 +64,13 @@ impl Log {
             self.remove_segment(io, at);
             return;
         }
+        if !self.is_recovered_committed() {
+            return;
+        }
         let Some(oldest) = self.sealed.front() else { return };
         let is_pinned = self.reads.is_reading(oldest.sequence)
             || self.footer.as_ref().is_some_and(|job| job.sequence() == oldest.sequence)
-            || oldest.end_lsn > self.durable_end
+            || oldest.end_lsn > self.committed_end()
             || self.pipeline.is_in_flight(oldest.file)
             // Until the next checkpoint is durable, this one may be the last that knows everything.
             || self.active.as_ref().is_none_or(|active| active.durable_position == COMMITS_START)
@@ -121,6 +124,10 @@ impl Log {
             return true;
         }
         let Some(retention) = partition.retention else { return false };
+        // A follower's log starts are its leader's.
+        if self.config.replicated && !self.epoch_started {
+            return false;
+        }
         let too_old = retention.age_ms.is_some_and(|age| {
             now.0.saturating_sub(part.time_max) > i64::try_from(age).unwrap_or(i64::MAX)
         });
@@ -159,6 +166,7 @@ impl Log {
             }
         }
         self.counters.segments_dropped += 1;
+        self.epochs.forget_below(sealed.end_lsn);
         // A file much smaller than what is needed next is not worth keeping.
         let keep = file_bytes >= self.segment_bytes_least();
         let step = if keep { LeavingStep::Renaming } else { LeavingStep::Closing };

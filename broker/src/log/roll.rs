@@ -3,16 +3,17 @@
 
 use corelog_protocol::checksum::crc32c;
 use corelog_protocol::entry::{EntryKind, entry_bytes};
-use corelog_protocol::ids::Lsn;
+use corelog_protocol::ids::{Epoch, Lsn};
 
-use super::event::{Body, LogEvent, NO_PARTITION};
+use super::event::{AppendError, Appended, Body, LogEvent, NO_PARTITION};
 use super::format::checkpoint::{self, CheckpointImage};
 use super::format::commit_header::COMMIT_HEADER_BYTES;
 use super::format::{COMMITS_START, blocks, footer};
 use super::prepare::{Around, Heading};
 use super::segment::{Active, states};
-use super::{Io, LOG_ITSELF, Log, Purpose};
+use super::{Io, LOG_ITSELF, Log, Purpose, State};
 use crate::memory::Memory;
+use crate::planted::{Bug, is_planted};
 use crate::time::Nanos;
 
 /// How long after a roll its checkpoint is durable, nearly always.
@@ -34,7 +35,7 @@ impl Log {
             self.cache.take_back(building.marks);
         }
         if let Some(active) = self.active.take() {
-            let (sealed, room) = active.seal(&self.partitions, self.next_lsn);
+            let (sealed, room) = active.seal(&self.partitions, &self.epochs, self.next_lsn);
             self.sealed.push_back(sealed);
             self.spare_points = room;
         }
@@ -54,7 +55,12 @@ impl Log {
         self.retention_at = self.retention_at.map(|at| at.min(soon));
         self.events.push_back(LogEvent::Rolled { first_lsn: self.next_lsn });
         let partitions = states(&self.partitions);
-        let image = CheckpointImage { partitions, producers: self.producers.images() };
+        let image = CheckpointImage {
+            partitions,
+            producers: self.producers.images(),
+            epochs: self.epochs.images(),
+            forgotten_time: self.producers.forgotten_time(),
+        };
         let body = checkpoint::encode(&image);
         let kind = EntryKind::Checkpoint;
         let appended =
@@ -65,23 +71,37 @@ impl Log {
 
     /// The first segment of this life, and in it the start of the own epoch.
     pub(super) fn advance_start<M: Memory>(&mut self, io: &mut Io<'_, M>) {
-        if self.active.is_some() || self.is_closing() {
+        if self.active.is_some() || self.is_closing() || self.state == State::Dormant {
             return;
         }
         let least = self.segment_bytes_least();
         self.preparer.demand(least);
         let Some(prepared) = self.preparer.take_ready(true) else { return };
         self.activate(io, prepared);
+        if !self.config.replicated {
+            let before = Epoch(self.epoch.0 - 1);
+            let appended = self.append_epoch_start(io, before);
+            appended.expect("a prepared segment has room for an epoch start");
+        }
+        self.close_commit(io);
+    }
+
+    /// From now on what is appended here is of the own epoch.
+    pub(super) fn append_epoch_start<M: Memory>(
+        &mut self,
+        io: &mut Io<'_, M>,
+        before: Epoch,
+    ) -> Result<Appended, AppendError> {
         let mut body = [0; 16];
-        body[8..].copy_from_slice(&(self.epoch.0 - 1).to_le_bytes());
+        body[8..].copy_from_slice(&before.0.to_le_bytes());
         let crc = crc32c(&body[4..]);
         body[..4].copy_from_slice(&crc.to_le_bytes());
         let kind = EntryKind::EpochStart;
         let appended =
-            self.append_entry(io, kind, (NO_PARTITION, 0), 0, Body::Bytes(&body), true, true);
-        appended.expect("a prepared segment has room for an epoch start");
+            self.append_entry(io, kind, (NO_PARTITION, 0), 0, Body::Bytes(&body), true, true)?;
+        self.epochs.note(appended.epoch, appended.lsn);
         self.epoch_started = true;
-        self.close_commit(io);
+        Ok(appended)
     }
 
     /// Asks for the segment after the active one: twice its size, up to the configured.
@@ -103,22 +123,24 @@ impl Log {
     /// What a segment needs for its own entries and one of this size.
     fn segment_bytes_for(&self, bytes: usize) -> u64 {
         let count = self.partitions.list.len();
-        let checkpoint = entry_bytes(checkpoint::bytes_bound(count + 16, self.producers.len()));
+        let epochs = self.epochs.len() + 16;
+        let checkpoint = checkpoint::bytes_bound(count + 16, self.producers.len(), epochs);
+        let checkpoint = entry_bytes(checkpoint);
         // The checkpoint may share its commit, or fill one; an epoch start comes with it.
         let first = blocks((COMMIT_HEADER_BYTES + checkpoint + entry_bytes(16)) as u64);
         let body = blocks((COMMIT_HEADER_BYTES + bytes) as u64);
         let reserve = 4 * blocks((COMMIT_HEADER_BYTES + entry_bytes(8 + 16 * count)) as u64);
-        let footer = blocks(footer::bytes_bound(3, 3, count as u64 + 16));
+        let footer = blocks(footer::bytes_bound(3, 3, count as u64 + 16, epochs as u64));
         COMMITS_START + first + body + reserve + footer
     }
 
     pub(super) fn advance_preparer<M: Memory>(&mut self, io: &mut Io<'_, M>) {
         let heading = Heading {
             nonce: self.random.next_u64(),
-            // The first segment of a life says where the lives before it end.
-            supersedes: self.active.is_none().then_some(self.next_lsn),
+            supersedes: self.supersedes(),
             durable_end: self.durable_end,
-            epoch: self.epoch,
+            epoch: if self.config.replicated { self.accepted } else { self.epoch },
+            mark: self.mark,
         };
         let used =
             self.active.as_ref().map_or(1024, |active| active.position * 1024 / active.file_bytes);
@@ -138,6 +160,13 @@ impl Log {
         if let Some(order) = order {
             self.order(io, Purpose::Prepare, order);
         }
+    }
+
+    /// The first segment of a life says where the lives before it end.
+    fn supersedes(&self) -> Option<Lsn> {
+        let is_first = self.active.is_none();
+        let forgets = self.config.replicated && is_planted(Bug::AcceptedWithoutTruncation);
+        (is_first && !forgets).then_some(self.next_lsn)
     }
 
     /// Where the log goes on, for those who only look.

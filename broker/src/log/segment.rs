@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use corelog_protocol::ids::{Lsn, PartitionId};
 
+use super::epochs::Epochs;
 use super::format::COMMITS_START;
 use super::format::checkpoint::PartitionImage;
 use super::format::footer::{self, IndexPartition, IndexPoint, SegmentIndex, Trailer};
@@ -85,11 +86,12 @@ impl Active {
     }
 
     /// An upper bound of the footer's bytes if one more entry comes.
-    pub fn footer_bound(&self, states: usize) -> u64 {
+    pub fn footer_bound(&self, states: usize, epochs: usize) -> u64 {
         footer::bytes_bound(
             self.touched.len() as u64 + 1,
             self.points.len() as u64 + 1,
             states as u64 + 1,
+            epochs as u64 + 1,
         )
     }
 
@@ -138,7 +140,12 @@ impl Active {
     }
 
     /// The index of the segment as it is now, and the lists to use again.
-    pub fn seal(mut self, partitions: &Partitions, end_lsn: Lsn) -> (Sealed, SparePoints) {
+    pub fn seal(
+        mut self,
+        partitions: &Partitions,
+        epochs: &Epochs,
+        end_lsn: Lsn,
+    ) -> (Sealed, SparePoints) {
         self.touched.sort_unstable_by_key(|at| partitions.list[*at as usize].id);
         let mut index = SegmentIndex {
             first_lsn: self.first_lsn.0,
@@ -150,6 +157,7 @@ impl Active {
             partitions: Vec::with_capacity(self.touched.len()),
             points: Vec::with_capacity(self.points.len()),
             states: states(partitions),
+            epochs: epochs.images(),
         };
         for at in &self.touched {
             let partition = &partitions.list[*at as usize];

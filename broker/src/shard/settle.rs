@@ -103,7 +103,7 @@ impl Shard {
                 // Nothing but batches is folded yet: no old entry of another kind is needed.
                 _ => self.lanes[lane].log.set_needed_from(first_lsn),
             },
-            LogEvent::LogStartMoved => {}
+            LogEvent::LogStartMoved | LogEvent::Resumed => {}
             LogEvent::Failed(failure) => self.on_lane_failed(cx, lane, failure),
             LogEvent::Stopped => {
                 self.lanes[lane].state = LaneState::Stopped;

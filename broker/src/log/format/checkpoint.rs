@@ -1,8 +1,7 @@
-//! The body of the log's own checkpoint: what it knows of its partitions and their producers. The first entry of each
+//! The body of the log's own checkpoint: what it knows of its partitions, their producers and its epochs. The first entry of each
 //! segment, so that a dropped segment takes no partition's next offset and no producer's sequence with it.
 //!
-//! `crc u32 | version u32 | rkyv image`. The image is validated with bytecheck after the CRC. Version 1, which is
-//! read as well, had no producers.
+//! `crc u32 | version u32 | rkyv image`. The image is validated with bytecheck after the CRC.
 
 use corelog_protocol::checksum::crc32c;
 use rkyv::{Archive, Deserialize, Serialize, rancor, util::AlignedVec};
@@ -10,11 +9,11 @@ use rkyv::{Archive, Deserialize, Serialize, rancor, util::AlignedVec};
 use super::{POSITION_MAX, u32_at};
 use crate::limits::PRODUCER_IMAGE_BYTES;
 
-const VERSION: u32 = 2;
-const VERSION_NO_PRODUCERS: u32 = 1;
+const VERSION: u32 = 3;
 /// Bytes of a body in front of the image, and per partition in it.
-pub const CHECKPOINT_FIXED_BYTES: usize = 64;
+pub const CHECKPOINT_FIXED_BYTES: usize = 80;
 pub const CHECKPOINT_PARTITION_BYTES: usize = 24;
+pub const CHECKPOINT_EPOCH_BYTES: usize = 16;
 
 const _: () = assert!(size_of::<ArchivedProducerImage>() == PRODUCER_IMAGE_BYTES);
 /// How many batches of a producer are remembered per partition; so many may be in flight.
@@ -73,23 +72,38 @@ impl ProducerImage {
     }
 }
 
+/// Where an epoch began.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EpochImage {
+    pub epoch: u64,
+    /// Of its first entry.
+    pub first_lsn: u64,
+}
+
+/// Ascending, and nothing that cannot be.
+pub fn are_possible(epochs: &[EpochImage]) -> bool {
+    epochs.is_sorted_by(|a, b| a.epoch < b.epoch && a.first_lsn < b.first_lsn)
+        && epochs
+            .last()
+            .is_none_or(|last| last.epoch < POSITION_MAX && last.first_lsn <= POSITION_MAX)
+}
+
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 pub struct CheckpointImage {
     pub partitions: Vec<PartitionImage>,
     /// The one that was silent longest first.
     pub producers: Vec<ProducerImage>,
-}
-
-#[derive(Archive, Serialize, Deserialize)]
-struct ImageWithoutProducers {
-    partitions: Vec<PartitionImage>,
+    pub epochs: Vec<EpochImage>,
+    /// No batch of a producer that was forgotten early is younger, ms. `None`: there is none.
+    pub forgotten_time: Option<i64>,
 }
 
 /// An upper bound of a body's bytes.
-pub const fn bytes_bound(partitions: usize, producers: usize) -> usize {
+pub const fn bytes_bound(partitions: usize, producers: usize, epochs: usize) -> usize {
     CHECKPOINT_FIXED_BYTES
         + CHECKPOINT_PARTITION_BYTES * partitions
         + PRODUCER_IMAGE_BYTES * producers
+        + CHECKPOINT_EPOCH_BYTES * epochs
 }
 
 pub fn encode(image: &CheckpointImage) -> Vec<u8> {
@@ -110,34 +124,19 @@ pub fn decode(body: &[u8]) -> Option<CheckpointImage> {
     }
     let mut bytes = AlignedVec::<16>::with_capacity(body.len());
     bytes.extend_from_slice(&body[8..]);
-    let image = match u32_at(body, 4) {
-        VERSION => rkyv::from_bytes::<CheckpointImage, rancor::Error>(&bytes).ok()?,
-        VERSION_NO_PRODUCERS => {
-            let image = rkyv::from_bytes::<ImageWithoutProducers, rancor::Error>(&bytes).ok()?;
-            CheckpointImage { partitions: image.partitions, producers: Vec::new() }
-        }
-        _ => return None,
-    };
+    if u32_at(body, 4) != VERSION {
+        return None;
+    }
+    let image = rkyv::from_bytes::<CheckpointImage, rancor::Error>(&bytes).ok()?;
     let is_possible = image.partitions.iter().all(PartitionImage::is_possible)
-        && image.producers.iter().all(ProducerImage::is_possible);
+        && image.producers.iter().all(ProducerImage::is_possible)
+        && are_possible(&image.epochs);
     is_possible.then_some(image)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_checkpoint_of_before_there_were_producers_is_read() {
-        let partition = PartitionImage { partition: 1, deleted: 0, log_start: 3, next_offset: 9 };
-        let image = ImageWithoutProducers { partitions: vec![partition] };
-        let bytes = rkyv::to_bytes::<rancor::Error>(&image).unwrap();
-        let mut body = [&[0; 4][..], &VERSION_NO_PRODUCERS.to_le_bytes(), &bytes].concat();
-        let crc = crc32c(&body[4..]);
-        body[..4].copy_from_slice(&crc.to_le_bytes());
-        let image = CheckpointImage { partitions: vec![partition], producers: vec![] };
-        assert_eq!(decode(&body), Some(image));
-    }
 
     #[test]
     fn a_checkpoint_comes_back_and_garbage_does_not() {
@@ -152,9 +151,11 @@ mod tests {
             batches: [batch; REMEMBERED],
         };
         let partitions = (0..50).map(partition).collect();
-        let image = CheckpointImage { partitions, producers: (1..=20).map(producer).collect() };
+        let producers = (1..=20).map(producer).collect();
+        let epochs = (1..=7).map(|epoch| EpochImage { epoch, first_lsn: 9 * epoch }).collect();
+        let image = CheckpointImage { partitions, producers, epochs, forgotten_time: Some(-5) };
         let body = encode(&image);
-        assert!(body.len() <= bytes_bound(50, 20), "{} bytes", body.len());
+        assert!(body.len() <= bytes_bound(50, 20, 7), "{} bytes", body.len());
         assert_eq!(decode(&body), Some(image));
         assert_eq!(decode(&[]), None);
         for bit in 0..body.len() * 8 {

@@ -7,11 +7,11 @@
 use corelog_protocol::checksum::crc32c;
 use rkyv::{Archive, Deserialize, Serialize, rancor, util::AlignedVec};
 
-use super::checkpoint::PartitionImage;
+use super::checkpoint::{self, CHECKPOINT_EPOCH_BYTES, EpochImage, PartitionImage};
 use super::{COMMITS_START, POSITION_MAX, blocks, put, u32_at, u64_at};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"CRLGFOOT");
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 pub const TRAILER_BYTES: usize = 64;
 const COVERED: usize = 60;
 
@@ -62,6 +62,8 @@ pub struct SegmentIndex {
     pub points: Vec<IndexPoint>,
     /// All partitions of the lane when the segment was sealed.
     pub states: Vec<PartitionImage>,
+    /// All epochs of the log so far.
+    pub epochs: Vec<EpochImage>,
 }
 
 impl SegmentIndex {
@@ -94,6 +96,8 @@ impl SegmentIndex {
             && ranges
             && positions
             && self.states.iter().all(PartitionImage::is_possible)
+            && checkpoint::are_possible(&self.epochs)
+            && self.epochs.last().is_none_or(|last| last.first_lsn < self.end_lsn)
             && self.end_lsn <= POSITION_MAX
             && self.epoch_last < POSITION_MAX
             && self.replay_end <= self.end_lsn
@@ -104,8 +108,12 @@ impl SegmentIndex {
 }
 
 /// An upper bound of a footer's bytes on disk.
-pub const fn bytes_bound(partitions: u64, points: u64, states: u64) -> u64 {
-    256 + 48 * partitions + 32 * points + 24 * states + TRAILER_BYTES as u64
+pub const fn bytes_bound(partitions: u64, points: u64, states: u64, epochs: u64) -> u64 {
+    256 + 48 * partitions
+        + 32 * points
+        + 24 * states
+        + CHECKPOINT_EPOCH_BYTES as u64 * epochs
+        + TRAILER_BYTES as u64
 }
 
 /// Where the image is.
@@ -206,13 +214,17 @@ mod tests {
                 log_start: 1,
                 next_offset: 120,
             }],
+            epochs: vec![
+                EpochImage { epoch: 1, first_lsn: 0 },
+                EpochImage { epoch: 2, first_lsn: 12 },
+            ],
         }
     }
 
     #[test]
     fn a_footer_is_found_from_the_end_of_the_file_and_fits_its_bound() {
         let image = encode(&index());
-        assert!(image.len() as u64 + TRAILER_BYTES as u64 <= bytes_bound(1, 2, 1));
+        assert!(image.len() as u64 + TRAILER_BYTES as u64 <= bytes_bound(1, 2, 1, 2));
         let file_bytes = 65_536;
         let trailer = Trailer {
             nonce: 5,
@@ -241,7 +253,9 @@ mod tests {
 
     #[test]
     fn an_index_that_points_outside_its_segment_is_refused() {
-        let wrong: [fn(&mut SegmentIndex); 5] = [
+        let wrong: [fn(&mut SegmentIndex); 7] = [
+            |index| index.epochs[1].first_lsn = 30,
+            |index| index.epochs[1].epoch = 1,
             |index| index.points[1].position = 1 << 40,
             |index| index.partitions[0].point_count = 3,
             |index| index.commits_end = 1 << 50,

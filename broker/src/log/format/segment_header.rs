@@ -7,10 +7,11 @@ use corelog_protocol::ids::{ClusterId, Epoch, Incarnation, LaneId, Lsn};
 
 use super::{POSITION_MAX, put, u32_at, u64_at};
 use crate::limits::BLOCK_BYTES;
+use crate::replica::Position;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"CRLGSEGM");
-/// 2: local entries take no LSN.
-const VERSION: u32 = 2;
+/// 2: local entries take no LSN. 3: the mark.
+const VERSION: u32 = 3;
 /// The checksum covers this much; the rest of the block is zero and means nothing.
 const COVERED: usize = 124;
 const NONE: u64 = u64::MAX;
@@ -27,8 +28,10 @@ pub struct SegmentHeader {
     pub supersedes: Option<Lsn>,
     /// Every LSN below this one was durable here when the header was written.
     pub durable_end: Lsn,
-    /// The epoch at that time.
+    /// The epoch at that time; of a replica, the one that it had accepted.
     pub epoch: Epoch,
+    /// What was acknowledged and cannot be read, and is not replaced yet: nothing above this was.
+    pub mark: Option<Position>,
     pub file_bytes: u64,
 }
 
@@ -55,6 +58,9 @@ impl SegmentHeader {
         put(&mut bytes, 64, &self.durable_end.0.to_le_bytes());
         put(&mut bytes, 72, &self.epoch.0.to_le_bytes());
         put(&mut bytes, 80, &self.file_bytes.to_le_bytes());
+        let mark = self.mark.unwrap_or_default();
+        put(&mut bytes, 88, &mark.epoch.0.to_le_bytes());
+        put(&mut bytes, 96, &mark.end.0.to_le_bytes());
         let crc = crc32c(&bytes[..COVERED]);
         put(&mut bytes, COVERED, &crc.to_le_bytes());
         bytes
@@ -80,6 +86,7 @@ impl SegmentHeader {
             return Err(SegmentHeaderError::Version(version));
         }
         let supersedes = u64_at(bytes, 56);
+        let mark = Position { epoch: Epoch(u64_at(bytes, 88)), end: Lsn(u64_at(bytes, 96)) };
         let low = u128::from(u64_at(bytes, 16));
         let high = u128::from(u64_at(bytes, 24));
         let header = Self {
@@ -91,10 +98,13 @@ impl SegmentHeader {
             supersedes: (supersedes != NONE).then_some(Lsn(supersedes)),
             durable_end: Lsn(u64_at(bytes, 64)),
             epoch: Epoch(u64_at(bytes, 72)),
+            mark: (mark != Position::default()).then_some(mark),
             file_bytes: u64_at(bytes, 80),
         };
         let is_possible = header.sequence < POSITION_MAX
             && header.epoch.0 < POSITION_MAX
+            && mark.epoch.0 < POSITION_MAX
+            && (mark.end.0 <= POSITION_MAX || mark.end == Lsn(u64::MAX))
             && header.durable_end.0 <= POSITION_MAX
             && header.supersedes.is_none_or(|lsn| lsn.0 <= POSITION_MAX);
         if is_possible { Ok(header) } else { Err(SegmentHeaderError::Garbage) }
@@ -132,6 +142,7 @@ mod tests {
             supersedes: Some(Lsn(99)),
             durable_end: Lsn(98),
             epoch: Epoch(4),
+            mark: Some(Position { epoch: Epoch(3), end: Lsn(u64::MAX) }),
             file_bytes: 4 << 20,
         }
     }

@@ -49,15 +49,18 @@ pub struct Verdict {
     pub commits_truncated: u64,
     /// Segments in which something below D is damaged or missing.
     pub damaged_segments: Vec<usize>,
+    /// Of a replica's log: how far reached what cannot be read. `None`: there is nothing such.
+    pub bad_end: Option<Lsn>,
 }
 
-/// Per segment, the LSN from which on its entries are void because a later segment says so.
-pub fn limits(headed: &[Headed]) -> Vec<Lsn> {
+/// Per segment, the LSN from which on its entries are void because a later segment says so, or the one who starts
+/// the log (`at`).
+pub fn limits(headed: &[Headed], at: Option<Lsn>) -> Vec<Lsn> {
     let mut limits = vec![Lsn(u64::MAX); headed.len()];
     if is_planted(Bug::SupersededResurrected) {
         return limits;
     }
-    let mut limit = Lsn(u64::MAX);
+    let mut limit = at.unwrap_or(Lsn(u64::MAX));
     for (at, header) in headed.iter().enumerate().rev() {
         limits[at] = limit;
         limit = limit.min(header.supersedes.unwrap_or(limit));
@@ -67,9 +70,9 @@ pub fn limits(headed: &[Headed]) -> Vec<Lsn> {
 
 /// `found` is in the order of segments and positions.
 pub fn decide(headed: &[Headed], found: &[Found]) -> Verdict {
-    let limits = limits(headed);
-    let mut verdict = Verdict { durable_end: durable_end(headed, found), ..Verdict::default() };
-    let durable_end = verdict.durable_end;
+    let limits = limits(headed, None);
+    let durable_end = durable_end(headed, &limits, found);
+    let mut verdict = Verdict { durable_end, ..Verdict::default() };
     let first = headed.first().and_then(|header| header.supersedes);
     let mut next = first.or(found.first().map(|found| found.commit.first_lsn));
     let mut epoch = 0;
@@ -162,12 +165,13 @@ pub fn decide(headed: &[Headed], found: &[Found]) -> Verdict {
     verdict
 }
 
-fn durable_end(headed: &[Headed], found: &[Found]) -> Lsn {
+/// D. What a segment attests counts as far as it is not void.
+pub fn durable_end(headed: &[Headed], limits: &[Lsn], found: &[Found]) -> Lsn {
     if is_planted(Bug::CorruptionTruncated) {
         return Lsn(0);
     }
-    let headers = headed.iter().map(|header| header.durable_end);
-    let commits = found.iter().map(|found| found.commit.durable_end);
+    let headers = headed.iter().zip(limits).map(|(header, limit)| header.durable_end.min(*limit));
+    let commits = found.iter().map(|found| found.commit.durable_end.min(limits[found.segment]));
     headers.chain(commits).max().unwrap_or_default()
 }
 
@@ -184,6 +188,7 @@ mod tests {
                 end_position: 8192 + lsns.end * 4096,
                 first_lsn: Lsn(lsns.start),
                 end_lsn: Lsn(lsns.end),
+                whole_end: Lsn(lsns.end),
                 durable_end: Lsn(durable_end),
                 epoch_first: 1,
                 epoch_last: 1,

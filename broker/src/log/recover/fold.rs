@@ -12,6 +12,7 @@ use corelog_protocol::ids::{Lsn, Offset, PartitionId};
 use super::decide::{Accepted, Verdict};
 use super::walk::Item;
 use crate::disk::FileId;
+use crate::log::epochs::Epochs;
 use crate::log::format::POSITION_MAX;
 use crate::log::format::checkpoint::{self, PartitionImage};
 use crate::log::format::footer::SegmentIndex;
@@ -19,7 +20,7 @@ use crate::log::format::log_start;
 use crate::log::partitions::Partitions;
 use crate::log::producers::{Claim, Known, Producers};
 use crate::log::segment::{Active, Indexed, Sealed};
-use crate::log::{LOG_ITSELF, LogConfig};
+use crate::log::{LogConfig, is_folded_by_shard};
 use crate::planted::{Bug, is_planted};
 
 /// More offsets than any partition has given out, unless the bytes are forged.
@@ -28,6 +29,7 @@ const SKIP_MAX: u64 = POSITION_MAX / 4;
 #[derive(Debug)]
 pub struct Fold {
     producers: Producers,
+    epochs: Epochs,
     /// The LSN after the last one folded.
     next: Option<Lsn>,
     /// The first LSN folded.
@@ -58,6 +60,7 @@ impl Fold {
     pub fn new(config: &LogConfig) -> Self {
         Self {
             producers: Producers::new(config.producers_max, config.producer_idle_ms_max),
+            epochs: Epochs::default(),
             next: None,
             first: None,
             is_witnessed: false,
@@ -80,6 +83,11 @@ impl Fold {
     /// What the batches said of their producers.
     pub fn take_producers(&mut self) -> Producers {
         std::mem::replace(&mut self.producers, Producers::new(1, 0))
+    }
+
+    /// Which epochs the entries are of.
+    pub fn take_epochs(&mut self) -> Epochs {
+        std::mem::take(&mut self.epochs)
     }
 
     /// Turns to a segment: (sequence, file, bytes, nonce).
@@ -131,6 +139,7 @@ impl Fold {
             partition.seen_lsn = Lsn(index.end_lsn);
         }
         self.on_states(partitions, &index.states);
+        self.epochs.load(&index.epochs);
         self.time_max = self.time_max.max(index.time_max);
         self.next = Some(Lsn(index.end_lsn));
     }
@@ -188,11 +197,10 @@ impl Fold {
         if header.kind == EntryKind::Batch {
             self.note_producer(header, body);
         }
-        let is_own_checkpoint =
-            header.kind == EntryKind::Checkpoint && header.partition == LOG_ITSELF;
+        let is_own_checkpoint = header.is_local() && header.kind == EntryKind::Checkpoint;
         let image = body.filter(|_| is_own_checkpoint).and_then(checkpoint::decode);
         if let Some(image) = &image {
-            self.producers.load(&image.producers);
+            self.producers.load(&image.producers, image.forgotten_time);
             self.has_checkpoint = true;
         }
         let is_lost = match header.kind {
@@ -207,6 +215,9 @@ impl Fold {
         }
         self.reach(header.lsn);
         self.next = Some(header.next_lsn());
+        if !header.is_local() {
+            self.epochs.note(header.epoch, header.lsn);
+        }
         self.time_max = self.time_max.max(header.append_time);
         if let Some(building) = &mut self.building {
             building.time_max = building.time_max.max(header.append_time);
@@ -215,7 +226,10 @@ impl Fold {
         match header.kind {
             EntryKind::Batch => self.on_batch(partitions, header, position),
             EntryKind::Checkpoint if is_own_checkpoint => {
-                image.iter().for_each(|image| self.on_states(partitions, &image.partitions));
+                if let Some(image) = &image {
+                    self.on_states(partitions, &image.partitions);
+                    self.epochs.load(&image.epochs);
+                }
             }
             EntryKind::LogStart if is_planted(Bug::LogStartForgotten) => {}
             EntryKind::LogStart => {
@@ -269,14 +283,7 @@ impl Fold {
     }
 
     fn replay(&mut self, header: &EntryHeader, body: Option<&[u8]>) {
-        let is_own = match header.kind {
-            EntryKind::Batch | EntryKind::EpochStart | EntryKind::Padding | EntryKind::LogStart => {
-                true
-            }
-            EntryKind::Checkpoint => header.partition == LOG_ITSELF,
-            _ => false,
-        };
-        if is_own {
+        if !is_folded_by_shard(header) {
             return;
         }
         if let Some(building) = &mut self.building {
@@ -295,7 +302,7 @@ impl Fold {
     pub fn seal(&mut self, partitions: &Partitions) -> Sealed {
         let end_lsn = self.accepted.last().map_or(Lsn(0), |accepted| accepted.end_lsn);
         let building = self.building.take().expect("begun before it is sealed");
-        building.seal(partitions, end_lsn).0
+        building.seal(partitions, &self.epochs, end_lsn).0
     }
 
     /// All segments are folded. Returns the number of corrupt ranges.

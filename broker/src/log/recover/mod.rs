@@ -10,6 +10,7 @@
 
 mod decide;
 mod fold;
+mod hole;
 mod open;
 mod walk;
 
@@ -28,8 +29,10 @@ use crate::disk::{DiskDone, DiskError, DiskOrder, FileId};
 use crate::limits::BLOCK_BYTES;
 use crate::memory::{Memory, Piece, Slot};
 use crate::planted::{Bug, is_planted};
+use crate::replica::Position;
 use decide::{Found, Headed, Verdict, decide};
 use fold::Fold;
+use hole::decide_replica;
 use walk::{CommitFound, Item, Walker};
 
 /// How much one step of a walk reads, and checks: 25 µs of CRC.
@@ -85,6 +88,10 @@ pub(super) struct Recovery {
     walker: Option<Walker>,
     /// From which LSN on the entries of each segment are void.
     limits: Vec<Lsn>,
+    /// The same, as the segments alone say it.
+    superseded: Vec<Lsn>,
+    /// Behind all that was found is a commit of which nothing can be read.
+    is_ruined: bool,
     found: Vec<Found>,
     verdict: Verdict,
     fold: Fold,
@@ -94,6 +101,8 @@ pub(super) struct Recovery {
     unreadable: Vec<(usize, u64, u64)>,
     report: RecoveryReport,
     epoch_seen: u64,
+    /// The greatest epoch of a segment header.
+    accepted: Epoch,
 }
 
 impl Recovery {
@@ -106,6 +115,8 @@ impl Recovery {
             slot_bytes: 0,
             walker: None,
             limits: Vec::new(),
+            superseded: Vec::new(),
+            is_ruined: false,
             found: Vec::new(),
             verdict: Verdict::default(),
             fold: Fold::new(config),
@@ -114,6 +125,7 @@ impl Recovery {
             unreadable: Vec::new(),
             report: RecoveryReport::default(),
             epoch_seen: 0,
+            accepted: Epoch(0),
         }
     }
 
@@ -130,6 +142,8 @@ impl Recovery {
 pub(super) struct Recovered {
     pub next_lsn: Lsn,
     pub epoch: Epoch,
+    pub accepted: Epoch,
+    pub mark: Option<Position>,
     pub sequence_next: u64,
     pub report: RecoveryReport,
 }
@@ -308,7 +322,8 @@ impl Log {
     fn order_walk<M: Memory>(&mut self, io: &mut Io<'_, M>, recovery: &mut Recovery, from: usize) {
         if from == 0 {
             let headed: Vec<Headed> = recovery.old.iter().map(Old::headed).collect();
-            recovery.limits = decide::limits(&headed);
+            recovery.superseded = decide::limits(&headed, None);
+            recovery.limits = decide::limits(&headed, self.resume.map(|resume| resume.at));
         }
         for at in from..recovery.old.len() {
             let expected = recovery.found.last().map(|found| found.commit.end_lsn);
@@ -320,6 +335,7 @@ impl Log {
             old.index = old.index.take().filter(|index| index.end_lsn <= limit.0);
             if let Some(index) = &old.index {
                 recovery.found.push(Found { segment: at, commit: whole(index) });
+                recovery.is_ruined = false;
                 continue;
             }
             self.counters.recoveries_scanned_segments += 1;
@@ -356,7 +372,7 @@ impl Log {
             let was_decided = match step {
                 // The verdict was made without it.
                 Step::Fold(_) => is_known,
-                _ => recovery.limits[at] != Lsn(u64::MAX),
+                _ => recovery.superseded[at] != Lsn(u64::MAX),
             };
             if !was_decided {
                 return Err(LogFailure::Recovery);
@@ -392,9 +408,16 @@ impl Log {
     }
 
     fn on_walked<M: Memory>(&mut self, io: &mut Io<'_, M>, recovery: &mut Recovery, at: usize) {
-        recovery.walker = None;
+        let walker = recovery.walker.take();
         match recovery.step {
-            Step::Walk(_) => self.order_walk(io, recovery, at + 1),
+            Step::Walk(_) => {
+                let is_ruined = walker.is_some_and(|walker| walker.is_ruined());
+                if recovery.found.last().is_some_and(|found| found.segment == at) || is_ruined {
+                    // What is superseded ends where the later segment says.
+                    recovery.is_ruined = is_ruined && recovery.superseded[at] == Lsn(u64::MAX);
+                }
+                self.order_walk(io, recovery, at + 1);
+            }
             _ => {
                 recovery.fold.end_walk(recovery.verdict.checkpoint == Some(at));
                 self.finish_fold(recovery, at);
@@ -405,7 +428,10 @@ impl Log {
 
     fn decide_and_fold<M: Memory>(&mut self, io: &mut Io<'_, M>, recovery: &mut Recovery) {
         let headed: Vec<Headed> = recovery.old.iter().map(Old::headed).collect();
-        recovery.verdict = decide(&headed, &recovery.found);
+        recovery.verdict = match self.config.replicated {
+            true => self.decide_replica(recovery, &headed),
+            false => decide(&headed, &recovery.found),
+        };
         let verdict = &recovery.verdict;
         let epochs = recovery.found.iter().map(|found| found.commit.epoch_last);
         recovery.epoch_seen = recovery.epoch_seen.max(epochs.max().unwrap_or(0));
@@ -417,6 +443,17 @@ impl Log {
         recovery.report.next_lsn = verdict.next_lsn;
         recovery.found = Vec::new();
         self.order_fold(io, recovery, 0);
+    }
+
+    /// Where a replica's log ends. If it is to go on at an LSN up to which it cannot be read, it will not, and must
+    /// tell of all that it cannot read.
+    fn decide_replica(&self, recovery: &Recovery, headed: &[Headed]) -> Verdict {
+        let Recovery { found, limits, superseded, is_ruined, .. } = recovery;
+        let mut verdict = decide_replica(headed, limits, found, *is_ruined);
+        if self.resume.is_some_and(|resume| verdict.next_lsn < resume.at) {
+            verdict.bad_end = decide_replica(headed, superseded, found, *is_ruined).bad_end;
+        }
+        verdict
     }
 
     fn order_fold<M: Memory>(&mut self, io: &mut Io<'_, M>, recovery: &mut Recovery, from: usize) {
@@ -449,12 +486,14 @@ impl Log {
         self.append_time = self.append_time.max(fold.time_max());
         // What cannot be read may hold batches that nobody remembers, so that a retry would look like news. Whoever
         // has one under way must hear that it is not known.
-        let is_whole = recovery.verdict.entries_corrupt == 0 && !fold.has_missed();
+        let has_lost = !self.config.replicated && recovery.verdict.entries_corrupt > 0;
+        let is_whole = !has_lost && !fold.has_missed();
         if !is_whole {
             self.producers.on_lost(append_time(self.append_time, io.now));
         } else if !is_planted(Bug::ProducersForgotten) {
             self.producers = fold.take_producers();
         }
+        self.epochs = fold.take_epochs();
         self.offset_floor = fold.offset_floor();
         self.order_step(io, recovery, Step::Flush(0));
     }
@@ -503,11 +542,22 @@ impl Log {
 
     fn finish_recovery<M: Memory>(&mut self, io: &mut Io<'_, M>, recovery: &mut Recovery) {
         let last = recovery.old.last().map(|old| old.sequence);
-        recovery.report.epoch = Epoch(recovery.epoch_seen + 1);
+        let next_lsn = recovery.verdict.next_lsn;
+        let accepted = recovery.accepted;
+        let epoch = match self.config.replicated {
+            true => self.epochs.last(),
+            false => Epoch(recovery.epoch_seen + 1),
+        };
+        recovery.report.epoch = epoch;
+        recovery.report.accepted = accepted;
         recovery.report.writable = true;
+        let marked = recovery.old.last().and_then(|old| old.header).and_then(|header| header.mark);
+        let bad = recovery.verdict.bad_end.map(|end| Position { epoch: accepted, end });
         let recovered = Recovered {
-            next_lsn: recovery.verdict.next_lsn,
-            epoch: Epoch(recovery.epoch_seen + 1),
+            next_lsn,
+            epoch,
+            accepted,
+            mark: marked.filter(|mark| mark.end > next_lsn).max(bad),
             sequence_next: last.map_or(0, |last| last + 1),
             report: recovery.report.clone(),
         };
@@ -523,6 +573,7 @@ fn whole(index: &SegmentIndex) -> CommitFound {
         end_position: index.commits_end,
         first_lsn: Lsn(index.first_lsn),
         end_lsn: Lsn(index.end_lsn),
+        whole_end: Lsn(index.end_lsn),
         durable_end: Lsn(index.end_lsn),
         epoch_first: index.epoch_last,
         epoch_last: index.epoch_last,

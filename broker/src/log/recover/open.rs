@@ -83,6 +83,7 @@ impl Log {
                     return Err(LogFailure::Foreign);
                 }
                 recovery.epoch_seen = recovery.epoch_seen.max(header.epoch.0);
+                recovery.accepted = recovery.accepted.max(header.epoch);
                 old.header = Some(header);
             }
             Err(SegmentHeaderError::Version(_)) => return Err(LogFailure::Foreign),

@@ -43,6 +43,8 @@ pub struct CommitFound {
     pub end_position: u64,
     pub first_lsn: Lsn,
     pub end_lsn: Lsn,
+    /// The LSN after the entries at its beginning that are intact.
+    pub whole_end: Lsn,
     /// What its header says; 0 without one.
     pub durable_end: Lsn,
     pub epoch_first: u64,
@@ -97,6 +99,8 @@ pub struct Walker {
     current: Option<Current>,
     body: Option<InBody>,
     collected: Vec<u8>,
+    /// The last commit so far has no header that can be read, or is nothing else.
+    is_ruined: bool,
 }
 
 impl Walker {
@@ -119,7 +123,13 @@ impl Walker {
             current: None,
             body: None,
             collected: Vec::new(),
+            is_ruined: false,
         }
+    }
+
+    /// Behind the last commit with a header there was another one: how far it went, nobody can tell.
+    pub fn is_ruined(&self) -> bool {
+        self.is_ruined
     }
 
     /// Where to read next; `None` when the segment is walked.
@@ -185,7 +195,10 @@ impl Walker {
             {
                 self.begin_commit(None, expected, sink);
             }
-            _ => self.position += BLOCK,
+            _ => {
+                self.is_ruined |= repair::is_ruin(bytes, self.nonce, self.position);
+                self.position += BLOCK;
+            }
         }
         true
     }
@@ -198,6 +211,7 @@ impl Walker {
     ) {
         let position = self.position;
         sink(Item::Commit { position });
+        self.is_ruined = header.is_none();
         self.current = Some(Current {
             found: CommitFound {
                 position,
@@ -205,6 +219,7 @@ impl Walker {
                 end_position: position,
                 first_lsn,
                 end_lsn: header.map_or(first_lsn, |header| header.end_lsn()),
+                whole_end: first_lsn,
                 durable_end: header.map_or(Lsn(0), |header| header.durable_end),
                 epoch_first: 0,
                 epoch_last: 0,
@@ -313,6 +328,9 @@ impl Walker {
             let is_checkpoint = body.header.is_local() && body.header.kind == EntryKind::Checkpoint;
             current.found.damaged += u64::from(!intact);
             current.found.has_checkpoint |= intact && is_checkpoint;
+            if intact && current.found.whole_end == body.header.lsn {
+                current.found.whole_end = body.header.next_lsn();
+            }
         }
         let bytes = intact.then_some(self.collected.as_slice());
         sink(Item::Entry { header: body.header, position: body.position, body: bytes });

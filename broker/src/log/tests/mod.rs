@@ -7,5 +7,6 @@ mod durability;
 mod producers;
 mod reading;
 mod recycling;
+mod replica;
 mod rig;
 mod space;

@@ -224,6 +224,13 @@ pub fn body(tag: u32, len: usize) -> Vec<u8> {
 
 impl Rig {
     pub fn new(config: LogConfig, disk: Disk) -> Self {
+        let mut rig = Self::made(config, disk);
+        rig.call(|log, io| log.start(io));
+        rig
+    }
+
+    /// Not started.
+    pub fn made(config: LogConfig, disk: Disk) -> Self {
         let mut rig = Self {
             log: Log::new(config, Random::new(disk.files.len() as u64 + 9)),
             memory: SimMemory::new(1),
@@ -236,7 +243,6 @@ impl Rig {
         };
         rig.log.open_partition(P, Retention::default());
         rig.log.open_partition(Q, Retention::default());
-        rig.call(|log, io| log.start(io));
         rig
     }
 

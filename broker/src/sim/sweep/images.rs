@@ -5,7 +5,7 @@ use corelog_protocol::checksum::crc32c;
 use corelog_protocol::ids::{Offset, PartitionId};
 
 use crate::log::format::checkpoint::{
-    self, BatchImage, CheckpointImage, PartitionImage, ProducerImage, REMEMBERED,
+    self, BatchImage, CheckpointImage, EpochImage, PartitionImage, ProducerImage, REMEMBERED,
 };
 use crate::log::format::commit_header::CommitHeader;
 use crate::log::format::footer::{self, IndexPartition, IndexPoint, SegmentIndex, Trailer};
@@ -112,6 +112,8 @@ pub fn samples() -> [Vec<u8>; 3] {
         bytes: 300,
         time_max: 77,
     };
+    let epoch = |epoch: u64| EpochImage { epoch, first_lsn: 9 * epoch };
+    let epochs: Vec<_> = (1..4).map(epoch).collect();
     let index = SegmentIndex {
         first_lsn: 10,
         end_lsn: 30,
@@ -122,6 +124,7 @@ pub fn samples() -> [Vec<u8>; 3] {
         partitions: (0..2).map(partition).collect(),
         points: (0..4).map(point).collect(),
         states: states.clone(),
+        epochs: epochs.clone(),
     };
     let batch = BatchImage { lsn: 12, record_count: 2, sequence: 4, ..BatchImage::default() };
     let producer = ProducerImage {
@@ -134,7 +137,12 @@ pub fn samples() -> [Vec<u8>; 3] {
     let starts = [(PartitionId(1), Offset(5)), (PartitionId(2), Offset(7))];
     [
         footer::encode(&index).to_vec(),
-        checkpoint::encode(&CheckpointImage { partitions: states, producers: vec![producer] }),
+        checkpoint::encode(&CheckpointImage {
+            partitions: states,
+            producers: vec![producer],
+            epochs,
+            forgotten_time: Some(60),
+        }),
         log_start::encode(starts.into_iter()),
     ]
 }

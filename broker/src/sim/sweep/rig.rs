@@ -215,7 +215,10 @@ impl<D: Device> Rig<D> {
                 LogEvent::ReadDone { read, answer, pieces } => {
                     self.heard.reads.push((read, answer, pieces));
                 }
-                LogEvent::LookupDone { .. } | LogEvent::ReadRoom | LogEvent::LogStartMoved => {}
+                LogEvent::LookupDone { .. }
+                | LogEvent::ReadRoom
+                | LogEvent::LogStartMoved
+                | LogEvent::Resumed => {}
             }
         }
     }
