@@ -10,6 +10,7 @@ mod member;
 mod message;
 mod order;
 mod position;
+mod report;
 mod vote;
 
 #[cfg(all(test, feature = "planted"))]
@@ -22,4 +23,5 @@ pub use member::{LaneView, Replica};
 pub use message::LaneMessage;
 pub use order::{LaneLog, Order, Resume};
 pub use position::{FenceAnswer, Position};
+pub use report::LaneReport;
 pub use vote::{Stored, VOTE_BYTES, Vote};
