@@ -1,6 +1,7 @@
 //! Questions to the cluster rather than to a partition's data, and orders to it. Each has a
 //! deadline. A question is asked again when its connection is lost; an order that had left is not.
 
+use super::batches::is_place_unknown;
 use super::door::Ask;
 use super::links::Wrong;
 use super::time::{MILLIS, Monotonic, Now};
@@ -81,6 +82,8 @@ pub(super) struct Asked {
     waits_for: Option<usize>,
     /// What a list has gathered so far.
     listed: Vec<TopicSummary>,
+    /// Refusals in a row that may be retried.
+    redirects: u32,
     /// It stands in no door's list and no connection's: its retry is to come.
     refusal: Option<Refusal>,
 }
@@ -92,6 +95,13 @@ impl AdminRequest {
             self,
             Self::CreateTopic { .. } | Self::DeleteTopic { .. } | Self::AlterTopic { .. }
         )
+    }
+}
+
+impl Asked {
+    /// Any broker can answer it, and it can be asked twice.
+    pub(super) fn is_question_to_any(&self) -> bool {
+        self.waits_for.is_none() && self.request.is_question()
     }
 }
 
@@ -110,8 +120,14 @@ impl<T> Engine<T> {
             effects.push(Effect::Answered { request: id, answer: Err(Error::Closed) });
             return id;
         }
-        let mut asked =
-            Asked { request, deadline, waits_for: None, listed: Vec::new(), refusal: None };
+        let mut asked = Asked {
+            request,
+            deadline,
+            waits_for: None,
+            listed: Vec::new(),
+            redirects: 0,
+            refusal: None,
+        };
         if let AdminRequest::Offsets { topic, .. } = &asked.request {
             match self.topic(topic) {
                 Ok(topic) => asked.waits_for = Some(topic),
@@ -128,7 +144,7 @@ impl<T> Engine<T> {
     }
 
     /// Puts a request into the list of the door that it goes through.
-    fn ask(&mut self, id: RequestId, effects: &mut Effects<T>) {
+    pub(super) fn ask(&mut self, id: RequestId, effects: &mut Effects<T>) {
         let Some(asked) = self.requests.get(&id) else { return };
         let Some(topic) = asked.waits_for else {
             let door = self.door_of_metadata();
@@ -143,8 +159,11 @@ impl<T> Engine<T> {
         let count = self.topics[topic].partition_count;
         match self.topics[topic].queues.get(partition as usize) {
             Some(&queue) if partition < count => {
-                let door = self.producer.queues[queue].door;
-                self.doors[door].asks.push_back(Ask::Admin(id));
+                let queue = &self.producer.queues[queue];
+                match queue.is_led {
+                    true => self.doors[queue.target()].asks.push_back(Ask::Admin(id)),
+                    false => self.describe_topic(topic),
+                }
             }
             _ => {
                 let topic = Arc::clone(&self.topics[topic].name);
@@ -164,6 +183,22 @@ impl<T> Engine<T> {
         for id in self.requests_waiting(topic) {
             self.answer(id, Err(error.clone()), effects);
         }
+    }
+
+    /// Questions about a topic's partitions, and which.
+    pub(super) fn requests_about(&self, topic: usize) -> Vec<(RequestId, u32)> {
+        let partition = |asked: &Asked| match asked.request {
+            AdminRequest::Offsets { partition, .. } if asked.waits_for == Some(topic) => {
+                Some(partition)
+            }
+            _ => None,
+        };
+        self.requests.iter().filter_map(|(&id, asked)| Some((id, partition(asked)?))).collect()
+    }
+
+    /// Whatever broker it reaches does what is asked.
+    pub(super) fn is_for_any_broker(&self, id: RequestId) -> bool {
+        self.requests.get(&id).is_some_and(|asked| asked.waits_for.is_none())
     }
 
     fn requests_waiting(&self, topic: usize) -> Vec<RequestId> {
@@ -230,10 +265,9 @@ impl<T> Engine<T> {
     pub(super) fn on_admin_reply(
         &mut self,
         now: Now,
+        door: usize,
         id: RequestId,
-        refusal: Option<Refusal>,
-        kind: FrameKind,
-        control: &[u8],
+        (refusal, kind, control): (Option<Refusal>, FrameKind, &[u8]),
         effects: &mut Effects<T>,
     ) -> Result<(), Wrong> {
         let Some(asked) = self.requests.get_mut(&id) else { return Ok(()) };
@@ -244,6 +278,12 @@ impl<T> Engine<T> {
         let read = read_answer(&asked.request, kind, control);
         match read {
             Ok(Answer::Reply(reply)) => {
+                if let AdminReply::Created(info)
+                | AdminReply::Altered(info)
+                | AdminReply::Topic(info) = &reply
+                {
+                    self.learn_brokers(door, info);
+                }
                 if let AdminReply::Created(info) | AdminReply::Altered(info) = &reply {
                     // Whoever waits for this topic need not wait for its failure first, and new
                     // partitions take records.
@@ -293,17 +333,32 @@ impl<T> Engine<T> {
         refusal: Refusal,
         effects: &mut Effects<T>,
     ) {
-        let Some(asked) = self.requests.get_mut(&id) else { return };
+        let Some(asked) = self.requests.get(&id) else { return };
+        let Asked { deadline, redirects, waits_for, .. } = *asked;
         // A view of the metadata may lag behind the places that it told.
         let place_unknown =
-            asked.waits_for.is_some() && refusal.code == ErrorCode::UnknownPartition;
+            asked.waits_for.is_some() && is_place_unknown(refusal.code, self.cluster.is_known());
         let hint = u64::from(refusal.retry_after_ms) * MILLIS;
-        let at = now.monotonic.after(hint.max(RETRY_NANOS));
-        if (refusal.code.may_retry() || place_unknown) && at < asked.deadline {
-            asked.refusal = Some(refusal);
+        let mut wait = hint.max(RETRY_NANOS);
+        if self.cluster.is_known() {
+            wait = wait.max(self.redirect_nanos(redirects));
+        }
+        let at = now.monotonic.after(wait);
+        if (refusal.code.may_retry() || place_unknown) && at < deadline {
             self.retries.insert((at, Retry::Request(id)));
+            if let Some(asked) = self.requests.get_mut(&id) {
+                asked.redirects = redirects.saturating_add(1);
+                asked.refusal = Some(refusal);
+            }
+            match waits_for {
+                Some(topic) if place_unknown => self.describe_topic(topic),
+                Some(_) => {}
+                // Another broker may know who decides.
+                None => self.turn_guide(now),
+            }
             return;
         }
+        let Some(asked) = self.requests.get(&id) else { return };
         let error = match (&asked.request, refusal.code) {
             (
                 AdminRequest::DescribeTopic { name }
@@ -326,18 +381,12 @@ impl<T> Engine<T> {
     }
 
     /// The connection of a request was lost, after it had `left` whole or before.
-    pub(super) fn on_admin_lost(
-        &mut self,
-        door: usize,
-        id: RequestId,
-        left: bool,
-        effects: &mut Effects<T>,
-    ) {
+    pub(super) fn on_admin_lost(&mut self, id: RequestId, left: bool, effects: &mut Effects<T>) {
         let Some(asked) = self.requests.get(&id) else { return };
         if left && !asked.request.is_question() {
             self.answer(id, Err(Error::ConnectionLost), effects);
         } else {
-            self.doors[door].asks.push_back(Ask::Admin(id));
+            self.ask(id, effects);
         }
     }
 

@@ -3,7 +3,7 @@
 use super::accept::FetchedBatch;
 use super::consumer::ConsumerId;
 use super::door::Ask;
-use super::time::Now;
+use super::time::{Monotonic, Now};
 use super::{Effects, Engine};
 use crate::Error;
 use corelog_protocol::ids::{Offset, PartitionId};
@@ -39,6 +39,13 @@ pub(super) struct Assignment {
     pub generation: u64,
     pub is_paused: bool,
     pub is_fetching: bool,
+    /// Where it was last asked for.
+    pub door: Option<usize>,
+    /// Refusals in a row of brokers that do not lead the lane, and when it is tried again.
+    pub redirects: u32,
+    pub retry_at: Option<Monotonic>,
+    /// The partition has had a record before `next`, or its end there: it has not been made up.
+    pub is_reached: bool,
     /// In a list: its door's `fetchable`, its consumer's `starved`, or the engine's `retries`.
     pub is_listed: bool,
     pub is_readable: bool,
@@ -90,6 +97,10 @@ impl<T> Engine<T> {
                 generation: 0,
                 is_paused: false,
                 is_fetching: false,
+                door: None,
+                redirects: 0,
+                retry_at: None,
+                is_reached: false,
                 is_listed: false,
                 is_readable: false,
                 buffered: VecDeque::new(),
@@ -165,10 +176,11 @@ impl<T> Engine<T> {
         }
     }
 
+    /// None while nobody leads the partition.
     pub(super) fn door_of(&self, assignment: &Assignment) -> Option<usize> {
         let topic = &self.topics[assignment.topic];
         let queue = &self.producer.queues[*topic.queues.get(assignment.partition as usize)?];
-        Some(queue.next_door.unwrap_or(queue.door))
+        queue.is_led.then(|| queue.target())
     }
 
     pub(super) fn partition_id(&self, assignment: &Assignment) -> Option<PartitionId> {
@@ -198,13 +210,18 @@ impl<T> Engine<T> {
         if let Position::Offset(offset) = position {
             at.stage = Stage::Fetching;
             at.next = offset;
+            at.is_reached = false;
             self.want_fetch(id);
         } else {
             at.stage = Stage::Locating(position);
             let generation = at.generation;
             let door = self.assignments.get(&id).and_then(|at| self.door_of(at));
-            if let Some(door) = door {
-                self.doors[door].asks.push_back(Ask::Locate(id, generation));
+            if let Some(at) = self.assignments.get_mut(&id) {
+                at.door = door;
+            }
+            match door {
+                Some(door) => self.doors[door].asks.push_back(Ask::Locate(id, generation)),
+                None => self.describe_topic(topic),
             }
         }
     }

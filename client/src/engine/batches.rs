@@ -10,6 +10,18 @@ use corelog_protocol::ids::PartitionId;
 use corelog_protocol::produce::ProduceAck;
 use std::sync::Arc;
 
+/// What a broker answers that does not lead the lane, or not any more; with `has_peers`, when others may.
+pub(super) fn is_place_unknown(code: ErrorCode, has_peers: bool) -> bool {
+    match code {
+        ErrorCode::UnknownPartition
+        | ErrorCode::UnknownTopic
+        | ErrorCode::NotLeader
+        | ErrorCode::Moved => true,
+        ErrorCode::Stopping | ErrorCode::Recovering => has_peers,
+        _ => false,
+    }
+}
+
 impl<T> Engine<T> {
     /// Whether an ack says of a batch what an honest broker would say.
     pub(super) fn is_ack_sound(
@@ -39,6 +51,7 @@ impl<T> Engine<T> {
         if id > queue.unconfirmed {
             queue.unconfirmed = 0;
         }
+        queue.redirects = 0;
         if queue.flying.front().is_some_and(|batch| batch.id == id) {
             // The usual case, without a list.
             queue.is_narrow = false;
@@ -89,18 +102,17 @@ impl<T> Engine<T> {
         refusal: Refusal,
         effects: &mut Effects<T>,
     ) {
+        let has_peers = self.cluster.is_known();
         let queue = &mut self.producer.queues[at];
         let topic = queue.topic;
         let Some(batch) = queue.flying.iter().find(|batch| batch.id == id) else { return };
         let code = refusal.code;
         // A view of the metadata may lag behind: what the describe below says is final.
-        let place_unknown = matches!(
-            code,
-            ErrorCode::UnknownPartition
-                | ErrorCode::UnknownTopic
-                | ErrorCode::NotLeader
-                | ErrorCode::Moved
-        );
+        let place_unknown = is_place_unknown(code, has_peers);
+        // It may stand in the log, of this leader or the next: whoever leads then knows its stamp.
+        let is_in_doubt = has_peers
+            && batch.stamp.is_some()
+            && matches!(code, ErrorCode::OutcomeUnknown | ErrorCode::StorageFailed);
         let is_gap = matches!(
             code,
             ErrorCode::OutOfOrder | ErrorCode::UnknownProducer | ErrorCode::ProducerFenced
@@ -109,18 +121,35 @@ impl<T> Engine<T> {
             return self.on_out_of_sequence(now, at, id, refusal, effects);
         }
         let is_unsure = batch.is_unsure;
+        // Batches that were refused together count once.
+        let redirects = queue.redirects;
+        if (place_unknown || is_in_doubt) && !queue.has_refused() {
+            queue.redirects = redirects.saturating_add(1);
+        }
+        if matches!(code, ErrorCode::NotLeader | ErrorCode::Moved) && id > queue.unconfirmed {
+            // It was read, so all before it were.
+            queue.unconfirmed = 0;
+        }
         let hint = u64::from(refusal.retry_after_ms) * MILLIS;
-        let retry_nanos = if hint > 0 { hint } else { RETRY_NANOS };
+        let retry_nanos = match place_unknown || is_in_doubt {
+            true if has_peers => hint.max(self.redirect_nanos(redirects)),
+            _ if hint > 0 => hint,
+            _ => RETRY_NANOS,
+        };
+        let queue = &mut self.producer.queues[at];
+        let Some(batch) = queue.flying.iter_mut().find(|batch| batch.id == id) else { return };
         let in_time = now.monotonic.after(retry_nanos) < batch.deadline;
         let expired = batch.state == BatchState::Expired;
         // One that asked for no answer left after it, and may stand in the log.
         let overtaken = queue.unconfirmed > id;
-        let retry = code.is_definite()
-            && (code.may_retry() || place_unknown)
+        let retry = (is_in_doubt || code.is_definite() && (code.may_retry() || place_unknown))
             && in_time
             && !expired
             && !overtaken;
-        if place_unknown {
+        if retry {
+            batch.is_unsure |= is_in_doubt;
+        }
+        if place_unknown || is_in_doubt {
             tracing::debug!(partition = partition.0, %code, "asking for places again");
             self.describe_topic(topic);
         }
@@ -221,8 +250,9 @@ impl<T> Engine<T> {
         id: u64,
         effects: &mut Effects<T>,
     ) {
-        let connected = self.doors[self.producer.queues[at].door].is_open();
         let queue = &mut self.producer.queues[at];
+        // Nobody leads it: that is no failure to reach one.
+        let connected = !queue.is_led || self.doors[queue.door].is_open();
         if let Some(place) = queue.waiting.iter().position(|batch| batch.id == id) {
             if let Some(batch) = queue.waiting.remove(place) {
                 let error = match &batch.refusal {

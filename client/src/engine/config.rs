@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 /// Settings of one client. Made by [`Config::new`], then changed field by field.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Brokers of the cluster, tried in turn. At least one.
+    /// Brokers of the cluster, tried in turn. At least one; they tell of the others.
     pub addresses: Vec<SocketAddr>,
     /// Told to the broker, for its logs. At most 249 bytes.
     pub client_name: String,
@@ -23,6 +23,9 @@ pub struct Config {
     pub reconnect_nanos_max: u64,
     /// A connection whose oldest request waits longer than this for its answer is closed. Default 30 s.
     pub request_nanos_max: u64,
+    /// A broker of a cluster that owes an answer and has said nothing for so long is doubted: another one
+    /// is asked who leads. Default 500 ms.
+    pub doubt_nanos: u64,
     pub producer: ProducerConfig,
 }
 
@@ -74,6 +77,7 @@ impl Config {
             reconnect_nanos_min: 10 * MILLIS,
             reconnect_nanos_max: 2_000 * MILLIS,
             request_nanos_max: 30_000 * MILLIS,
+            doubt_nanos: 500 * MILLIS,
             producer: ProducerConfig::default(),
         }
     }

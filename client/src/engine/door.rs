@@ -1,4 +1,4 @@
-//! The way to one shard: at most one connection, its handshake, its requests under way, and what
+//! The way to one shard of one broker: at most one connection, its handshake, its requests under way, and what
 //! waits for it. A door stays when its connection is lost; [`Link`] is the connection.
 //!
 //! Knows frames, correlations and stream positions. Knows nothing of what is asked.
@@ -9,8 +9,9 @@ use super::fetch::InFetch;
 use super::time::Monotonic;
 use super::{LinkId, RequestId};
 use corelog_protocol::frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader};
-use corelog_protocol::ids::{PartitionId, ShardId};
+use corelog_protocol::ids::{BrokerId, ClusterId, Incarnation, PartitionId, ShardId};
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 /// Correlations of level `none` carry this bit: nobody waits for their answer, and a refusal may
 /// still come.
@@ -24,7 +25,12 @@ pub(super) const PEER_FRAME_BYTES: usize = 1 << 20;
 
 #[derive(Debug)]
 pub(super) struct Door {
+    /// 0: whoever answers at the addresses of the settings.
+    pub broker: BrokerId,
     pub shard: ShardId,
+    /// Where that broker is, and which one is meant. None: see above.
+    pub address: Option<SocketAddr>,
+    pub incarnation: Option<Incarnation>,
     pub link: Option<Link>,
     /// Failed connections since the last that stood.
     pub failures: u32,
@@ -52,8 +58,19 @@ pub(super) enum Ask {
 pub(super) enum Request {
     Hello,
     Ask(Ask),
-    Produce { queue: usize, batch: u64, bytes: usize, partition: PartitionId },
-    Fetch { consumer: ConsumerId, asked: Vec<InFetch>, bytes_max: usize },
+    Produce {
+        queue: usize,
+        batch: u64,
+        bytes: usize,
+        partition: PartitionId,
+    },
+    Fetch {
+        consumer: ConsumerId,
+        asked: Vec<InFetch>,
+        bytes_max: usize,
+    },
+    /// It is asked elsewhere meanwhile: its answer is not wanted any more.
+    Forgotten,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,6 +86,12 @@ pub(super) struct Link {
     pub state: LinkState,
     /// It is given up if it does not stand by then.
     pub open_by: Monotonic,
+    /// When something was last heard; at first, when it was begun.
+    pub heard_at: Monotonic,
+    /// Nothing was heard for long: others were asked whether its broker still leads, last at this time.
+    pub doubted_at: Option<Monotonic>,
+    /// The cluster that its broker is of, once it has greeted.
+    pub cluster: Option<ClusterId>,
     /// Positions in the outgoing stream: ordered to be sent, and taken by the socket.
     pub ordered: u64,
     pub sent: u64,
@@ -81,7 +104,9 @@ pub(super) struct Link {
     input: Vec<u8>,
     slots: Vec<Slot>,
     free: Vec<u32>,
-    overdue: VecDeque<(Monotonic, u64)>,
+    /// When answers are overdue, in the order of time: fetches may be held for long, and have a list of
+    /// their own.
+    overdue: [VecDeque<(Monotonic, u64)>; 2],
 }
 
 #[derive(Debug)]
@@ -119,9 +144,12 @@ impl Frame<'_> {
 }
 
 impl Door {
-    pub(super) fn new(shard: ShardId) -> Self {
+    pub(super) fn new(broker: BrokerId, shard: ShardId) -> Self {
         Self {
+            broker,
             shard,
+            address: None,
+            incarnation: None,
             link: None,
             failures: 0,
             not_before: Monotonic(0),
@@ -150,11 +178,14 @@ impl Door {
 }
 
 impl Link {
-    pub(super) fn new(id: LinkId, open_by: Monotonic) -> Self {
+    pub(super) fn new(id: LinkId, now: Monotonic, open_by: Monotonic) -> Self {
         Self {
             id,
             state: LinkState::Connecting,
             open_by,
+            heard_at: now,
+            doubted_at: None,
+            cluster: None,
             ordered: 0,
             sent: 0,
             produce_bytes: 0,
@@ -164,12 +195,13 @@ impl Link {
             input: Vec::new(),
             slots: Vec::new(),
             free: Vec::new(),
-            overdue: VecDeque::new(),
+            overdue: Default::default(),
         }
     }
 
     /// Remembers a request that is about to be ordered, and names it. The end is set by [`Self::ordered`].
     pub(super) fn begin(&mut self, request: Request, answer_by: Monotonic) -> u64 {
+        let list = usize::from(matches!(request, Request::Fetch { .. }));
         let under_way = Some(UnderWay { request, end: u64::MAX });
         let (index, generation) = match self.free.pop() {
             Some(index) => {
@@ -184,12 +216,17 @@ impl Link {
         };
         let correlation = u64::from(generation) << 32 | u64::from(index);
         // Most answers come in order, so answered ones leave at the front.
-        while self.overdue.front().is_some_and(|&(_, correlation)| self.peek(correlation).is_none())
-        {
-            self.overdue.pop_front();
-        }
-        self.overdue.push_back((answer_by, correlation));
+        self.forget_answered(list);
+        self.overdue[list].push_back((answer_by, correlation));
         correlation
+    }
+
+    fn forget_answered(&mut self, list: usize) {
+        while let Some(&(_, correlation)) = self.overdue[list].front()
+            && self.peek(correlation).is_none()
+        {
+            self.overdue[list].pop_front();
+        }
     }
 
     /// Takes note that `bytes` of this request were ordered. Returns where they end in the stream.
@@ -247,7 +284,51 @@ impl Link {
         if self.state != LinkState::Open {
             return Some(self.open_by);
         }
-        self.overdue.front().map(|&(deadline, _)| deadline)
+        self.overdue.iter().filter_map(|list| list.front()).map(|&(deadline, _)| deadline).min()
+    }
+
+    pub(super) fn is_doubted(&self) -> bool {
+        self.doubted_at.is_some()
+    }
+
+    /// When a connection is to be doubted, or doubted once more: `doubt_nanos` after the oldest request that waits should have been
+    /// answered, if nothing is heard meanwhile. `request_nanos_max` is what each may take, beyond what
+    /// its broker was asked to hold it.
+    pub(super) fn next_doubt(&self, doubt_nanos: u64, request_nanos_max: u64) -> Option<Monotonic> {
+        let last = self.doubted_at.unwrap_or(self.heard_at);
+        if self.state != LinkState::Open {
+            return Some(last.after(doubt_nanos));
+        }
+        let oldest = self.next_deadline()?;
+        let due = Monotonic(oldest.0.saturating_sub(request_nanos_max));
+        Some(due.max(last).after(doubt_nanos))
+    }
+
+    /// True if it is to be doubted now.
+    pub(super) fn begin_doubt(&mut self, now: Monotonic, nanos: u64, request_max: u64) -> bool {
+        (0..self.overdue.len()).for_each(|list| self.forget_answered(list));
+        let is_due = self.next_doubt(nanos, request_max).is_some_and(|at| at <= now);
+        if is_due {
+            self.doubted_at = Some(now);
+        }
+        is_due
+    }
+
+    /// Takes out the questions under way that `wanted` names, to be asked elsewhere.
+    pub(super) fn take_asks(&mut self, wanted: impl Fn(&Ask) -> bool) -> Vec<Ask> {
+        let requests = self.slots.iter_mut().filter_map(|slot| slot.under_way.as_mut());
+        let mut taken = Vec::new();
+        for under_way in requests {
+            if let Request::Ask(ask) = &under_way.request
+                && wanted(ask)
+                && let Request::Ask(ask) =
+                    std::mem::replace(&mut under_way.request, Request::Forgotten)
+            {
+                taken.push((under_way.end, ask));
+            }
+        }
+        taken.sort_by_key(|&(end, _)| end);
+        taken.into_iter().map(|(_, ask)| ask).collect()
     }
 
     /// True if an answer, or the handshake, is overdue.
@@ -256,14 +337,8 @@ impl Link {
             // The hello is a request too, but its own deadline may lie behind that of the handshake.
             return self.open_by <= now;
         }
-        while let Some(&(deadline, correlation)) = self.overdue.front() {
-            if self.peek(correlation).is_none() {
-                self.overdue.pop_front();
-            } else {
-                return deadline <= now;
-            }
-        }
-        false
+        (0..self.overdue.len()).for_each(|list| self.forget_answered(list));
+        self.next_deadline().is_some_and(|deadline| deadline <= now)
     }
 
     /// Takes the next whole frame out of what has come and `bytes`. None: all bytes are taken in

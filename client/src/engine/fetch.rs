@@ -3,6 +3,7 @@
 
 use super::accept::{FetchedBatch, accept_entries};
 use super::assignment::{AssignmentId, Stage};
+use super::batches::is_place_unknown;
 use super::consumer::{BUDGET_PARTS, ConsumerId};
 use super::door::{Frame, Request};
 use super::links::Wrong;
@@ -22,6 +23,10 @@ use std::sync::Arc;
 /// that comes when all are under way is not left out for long.
 const FETCHES_PER_LINK: usize = 8;
 const FETCHES_LONG: usize = FETCHES_PER_LINK - 2;
+
+/// So often in a row an offset that was read up to may lie beyond the end, before it is believed:
+/// half a minute.
+const OUT_OF_RANGE_MAX: u32 = 40;
 
 /// Left for the control part of a reply: 1,024 partitions of 48 bytes, and the header.
 const REPLY_CONTROL_BYTES: usize = 64 << 10;
@@ -44,13 +49,8 @@ impl<T> Engine<T> {
         effects: &mut Effects<T>,
     ) {
         let Some(at) = self.assignments.get_mut(&id) else { return };
-        let place_unknown = matches!(
-            refusal.code,
-            ErrorCode::UnknownPartition
-                | ErrorCode::UnknownTopic
-                | ErrorCode::NotLeader
-                | ErrorCode::Moved
-        );
+        let has_peers = self.cluster.is_known();
+        let place_unknown = is_place_unknown(refusal.code, has_peers);
         // A read has no effect, so an indefinite failure of it does no harm either.
         let passing = !refusal.code.is_definite() && refusal.code != ErrorCode::Unrecognised;
         if !place_unknown && !passing && !refusal.code.may_retry() {
@@ -58,9 +58,20 @@ impl<T> Engine<T> {
             return;
         }
         let hint = u64::from(refusal.retry_after_ms) * MILLIS;
-        at.is_listed = true;
-        let topic = at.topic;
-        self.retries.insert((now.monotonic.after(hint.max(RETRY_NANOS)), Retry::Assignment(id)));
+        let (topic, redirects) = (at.topic, at.redirects);
+        let wait = match place_unknown && has_peers {
+            true => hint.max(self.redirect_nanos(redirects)),
+            false => hint.max(RETRY_NANOS),
+        };
+        let retry_at = now.monotonic.after(wait);
+        self.retries.insert((retry_at, Retry::Assignment(id)));
+        if let Some(at) = self.assignments.get_mut(&id) {
+            at.is_listed = true;
+            if place_unknown {
+                at.redirects = redirects.saturating_add(1);
+                at.retry_at = Some(retry_at);
+            }
+        }
         if place_unknown {
             self.describe_topic(topic);
         }
@@ -69,6 +80,13 @@ impl<T> Engine<T> {
     pub(super) fn on_assignment_retry(&mut self, id: AssignmentId, effects: &mut Effects<T>) {
         let Some(at) = self.assignments.get_mut(&id) else { return };
         at.is_listed = false;
+        at.retry_at = None;
+        self.go_on(id, effects);
+    }
+
+    /// Asks for what an assignment needs next.
+    pub(super) fn go_on(&mut self, id: AssignmentId, effects: &mut Effects<T>) {
+        let Some(at) = self.assignments.get(&id) else { return };
         match at.stage {
             Stage::Locating(position) => self.start(id, position, effects),
             Stage::Fetching => self.want_fetch(id),
@@ -88,11 +106,15 @@ impl<T> Engine<T> {
         {
             return;
         }
-        if let Some(door) = self.door_of(at)
-            && let Some(at) = self.assignments.get_mut(&id)
-        {
-            at.is_listed = true;
-            self.doors[door].fetchable.push_back(id);
+        let (topic, door) = (at.topic, self.door_of(at));
+        let Some(at) = self.assignments.get_mut(&id) else { return };
+        at.door = door;
+        match door {
+            Some(door) => {
+                at.is_listed = true;
+                self.doors[door].fetchable.push_back(id);
+            }
+            None => self.describe_topic(topic),
         }
     }
 
@@ -293,10 +315,19 @@ impl<T> Engine<T> {
         now: Now,
         id: AssignmentId,
         fetched: &FetchedPartition,
+        effects: &mut Effects<T>,
     ) -> Option<Error> {
+        let has_peers = self.cluster.is_known();
         let at = self.assignments.get_mut(&id)?;
         let FetchedPartition { log_start, committed_end, .. } = *fetched;
         let asked = at.next;
+        if has_peers && at.is_reached && asked > committed_end && at.redirects < OUT_OF_RANGE_MAX {
+            // It was there: this broker leads no more, or not for long enough to know what is committed.
+            let message = Box::from("behind");
+            let refusal = Refusal { code: ErrorCode::NotLeader, retry_after_ms: 0, message };
+            self.on_read_refused(now, id, refusal, effects);
+            return None;
+        }
         let target = match self.consumers[at.consumer.0 as usize].config.out_of_range {
             OutOfRange::Error => {
                 return Some(Error::OffsetOutOfRange { asked, log_start, committed_end });
@@ -333,13 +364,17 @@ impl<T> Engine<T> {
             self.counters.records_fetched += batch.record_count();
             at.buffered.push_back(batch);
         });
+        if fetched.error.is_none() {
+            at.redirects = 0;
+            at.is_reached = true;
+        }
         at.buffered_bytes += kept;
         self.consumers[at.consumer.0 as usize].used += kept;
         let error = match (accepted, fetched.error) {
             (Err(error), _) => Some(error),
             (Ok(()), None) => None,
             (Ok(()), Some(ErrorCode::OffsetOutOfRange)) => {
-                self.on_out_of_range(now, one.assignment, fetched)
+                self.on_out_of_range(now, one.assignment, fetched, effects)
             }
             (Ok(()), Some(ErrorCode::RangeCorrupt)) => {
                 let range = fetched

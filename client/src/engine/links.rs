@@ -1,40 +1,49 @@
 //! Connections: opened on demand, greeted, pumped, lost, tried again. The one place that matches
 //! a frame's kind to what was asked.
 
+use super::cluster::ANYBODY;
 use super::door::{Ask, DOOR_GREETING_CAP, Door, Frame, Link, LinkState, Request, UNANSWERED};
 use super::time::{MILLIS, Monotonic, Now};
 use super::wire;
 use super::{DOORS_MAX, Effect, Effects, Engine, LinkId, Outgoing};
+use crate::Refusal;
+use corelog_protocol::ErrorCode;
 use corelog_protocol::frame::{FrameHeader, FrameKind};
-use corelog_protocol::ids::ShardId;
+use corelog_protocol::ids::{BrokerId, ShardId};
 use corelog_protocol::preamble::Preamble;
 use corelog_protocol::produce::ProduceAck;
 
-/// A connection that has not greeted by then is given up.
+/// A connection that has not greeted by then is given up; the second, if there are other addresses to try.
 const OPEN_NANOS_MAX: u64 = 5_000 * MILLIS;
+const OPEN_NANOS_OF_SEVERAL: u64 = 1_000 * MILLIS;
 
 /// What the broker did wrong.
 pub(super) type Wrong = &'static str;
 
 impl<T> Engine<T> {
-    /// The door to a shard: the one to insist on, if any.
-    pub(super) fn door_to(&mut self, shard: ShardId) -> usize {
+    /// The door to a shard of a broker: the shard to insist on, if any.
+    pub(super) fn door_to(&mut self, broker: BrokerId, shard: ShardId) -> usize {
         let mut shard = self.config.insist_on_shard.unwrap_or(shard);
-        if let Some(door) = self.doors.iter().position(|door| door.shard == shard) {
+        let found = |doors: &[Door], shard| {
+            doors.iter().position(|door| door.broker == broker && door.shard == shard)
+        };
+        if let Some(door) = found(&self.doors, shard) {
             return door;
         }
         if self.doors.len() >= DOORS_MAX {
             shard = ShardId::ANY;
-            if let Some(door) = self.doors.iter().position(|door| door.shard == shard) {
+            if let Some(door) = found(&self.doors, shard) {
                 return door;
             }
+            if self.doors.len() >= 2 * DOORS_MAX {
+                // Nobody has so many brokers: whoever invents them gets no more doors.
+                return self.doors.iter().position(|door| door.broker == broker).unwrap_or(0);
+            }
         }
-        self.doors.push(Door::new(shard));
+        let mut door = Door::new(broker, shard);
+        door.find(&self.cluster);
+        self.doors.push(door);
         self.doors.len() - 1
-    }
-
-    pub(super) fn door_of_metadata(&mut self) -> usize {
-        self.door_to(super::METADATA_SHARD)
     }
 
     fn door_of_link(&self, id: LinkId) -> Option<usize> {
@@ -65,9 +74,14 @@ impl<T> Engine<T> {
         if at.link.is_none() && at.wants_link() && at.not_before <= now.monotonic {
             let link = LinkId(self.next_link);
             self.next_link += 1;
-            let patience = OPEN_NANOS_MAX.min(self.config.request_nanos_max);
-            at.link = Some(Link::new(link, now.monotonic.after(patience)));
-            let address = self.config.addresses[self.address % self.config.addresses.len()];
+            let addresses = &self.config.addresses;
+            let patience = match addresses.len() > 1 || self.cluster.is_known() {
+                true => OPEN_NANOS_OF_SEVERAL,
+                false => OPEN_NANOS_MAX,
+            };
+            let open_by = now.monotonic.after(patience.min(self.config.request_nanos_max));
+            at.link = Some(Link::new(link, now.monotonic, open_by));
+            let address = at.address.unwrap_or(addresses[self.address % addresses.len()]);
             self.counters.connects += 1;
             effects.push(Effect::Connect { link, address, shard: at.shard });
         }
@@ -75,7 +89,7 @@ impl<T> Engine<T> {
 
     pub(super) fn on_connected(&mut self, now: Now, id: LinkId, effects: &mut Effects<T>) {
         let Some(door) = self.door_of_link(id) else { return };
-        let shard = self.doors[door].shard;
+        let Door { shard, incarnation, .. } = self.doors[door];
         let answer_by = now.monotonic.after(self.config.request_nanos_max);
         let Some(link) = self.doors[door].link.as_mut() else { return };
         if link.state != LinkState::Connecting {
@@ -84,7 +98,8 @@ impl<T> Engine<T> {
         link.state = LinkState::Greeting;
         let correlation = link.begin(Request::Hello, answer_by);
         let mut bytes = Preamble { shard }.encode().to_vec();
-        wire::hello(correlation, &self.config.client_name, &mut bytes);
+        let (name, cluster) = (&self.config.client_name, self.cluster.id);
+        wire::hello(correlation, name, cluster, incarnation, &mut bytes);
         self.send_frames(door, correlation, bytes, effects);
     }
 
@@ -157,6 +172,8 @@ impl<T> Engine<T> {
         let header = *frame.header();
         let control = header.control(frame.bytes()).map_err(|_| "a damaged control part")?;
         let link = self.doors[door].link.as_mut().ok_or("no connection")?;
+        link.heard_at = now.monotonic;
+        link.doubted_at = None;
         if header.correlation & UNANSWERED != 0 {
             if header.kind != FrameKind::Error || link.state != LinkState::Open {
                 return Err("an answer that nobody waits for");
@@ -182,6 +199,14 @@ impl<T> Engine<T> {
         }
         match (under_way.request, refusal) {
             (Request::Hello, None) => self.on_hello(door, &header, control)?,
+            (Request::Hello, Some(Refusal { code: ErrorCode::WrongCluster, .. })) => {
+                // Another broker lives at that address now, as may happen. Others know where ours is.
+                if let Some(link) = &self.doors[door].link {
+                    tracing::warn!(address = ?self.doors[door].address, "another broker than before");
+                    effects.push(Effect::Close { link: link.id });
+                }
+                self.lose(now, door, effects);
+            }
             (Request::Hello, Some(refusal)) => {
                 tracing::warn!(code = %refusal.code, message = %refusal.message, "the broker refused the hello");
                 return Err("a refused hello");
@@ -229,6 +254,7 @@ impl<T> Engine<T> {
                     }
                 }
             }
+            (Request::Forgotten, _) => {}
             (Request::Ask(ask), refusal) => {
                 let again = ask.clone();
                 let outcome = match ask {
@@ -236,7 +262,7 @@ impl<T> Engine<T> {
                         Some(refusal) => Ok(Err(refusal)),
                         None => wire::describe_reply(header.kind, control).map(Ok),
                     }
-                    .and_then(|answer| self.on_described(now, topic, answer, effects)),
+                    .and_then(|answer| self.on_described(now, door, topic, answer, effects)),
                     Ask::Locate(assignment, generation) => match refusal {
                         Some(refusal) => Ok(Err(refusal)),
                         None => wire::offsets_reply(header.kind, control).map(Ok),
@@ -245,7 +271,8 @@ impl<T> Engine<T> {
                         self.on_located(now, assignment, generation, answer, effects)
                     }),
                     Ask::Admin(request) => {
-                        self.on_admin_reply(now, request, refusal, header.kind, control, effects)
+                        let answer = (refusal, header.kind, control);
+                        self.on_admin_reply(now, door, request, answer, effects)
                     }
                 };
                 if let Err(wrong) = outcome {
@@ -262,11 +289,17 @@ impl<T> Engine<T> {
 
     fn on_hello(&mut self, door: usize, header: &FrameHeader, control: &[u8]) -> Result<(), Wrong> {
         let hello = wire::hello_reply(header.kind, control)?;
+        if self.doors[door].incarnation.is_some_and(|wanted| wanted != hello.incarnation)
+            || self.cluster.id.is_some_and(|wanted| wanted != hello.cluster)
+        {
+            return Err("a hello of another broker");
+        }
         let link = self.doors[door].link.as_mut().ok_or("no connection")?;
         if link.state != LinkState::Greeting {
             return Err("a second hello");
         }
         link.state = LinkState::Open;
+        link.cluster = Some(hello.cluster);
         link.peer_frame_bytes = hello.frame_bytes_max as usize;
         self.producer.limit_batches(hello.frame_bytes_max as usize);
         tracing::debug!(shard = hello.shard.0, shards = hello.shards, "connected");
@@ -305,8 +338,12 @@ impl<T> Engine<T> {
         let wait = wait - self.random.below(wait / 2 + 1);
         at.not_before = now.monotonic.after(wait);
         let stood = link.state == LinkState::Open;
-        if !stood {
+        let broker = at.broker;
+        if !stood && broker == ANYBODY {
             self.address = self.address.wrapping_add(1);
+        }
+        if broker == self.cluster.guide {
+            self.turn_guide(now);
         }
         let mut queues: Vec<usize> = link.unanswered.iter().map(|sent| sent.1).collect();
         for under_way in link.abandon() {
@@ -318,11 +355,13 @@ impl<T> Engine<T> {
                     self.on_fetch_lost(consumer, &asked, bytes_max);
                 }
                 Request::Ask(Ask::Admin(request)) => {
-                    self.on_admin_lost(door, request, left, effects);
+                    self.on_admin_lost(request, left, effects);
                 }
                 Request::Ask(ask) => self.doors[door].asks.push_back(ask),
+                Request::Forgotten => {}
             }
         }
+        self.move_asks(door);
         queues.sort_unstable();
         queues.dedup();
         for queue in self.producer.queues.iter_mut().filter(|queue| queue.door == door) {
@@ -332,15 +371,16 @@ impl<T> Engine<T> {
         for queue in queues {
             self.on_queue_cut(now, queue, link.sent, effects);
         }
-        if stood {
-            // The broker may come back with other shards.
+        if stood || broker != ANYBODY {
+            // The broker may come back with other shards, and others may lead its lanes now.
             self.refresh_topics();
         }
     }
 
-    /// Connections whose answers are overdue.
+    /// Connections whose answers are overdue, or whose brokers are silent.
     pub(super) fn on_timer_links(&mut self, now: Now, effects: &mut Effects<T>) {
         for door in 0..self.doors.len() {
+            self.doubt(now, door);
             if let Some(link) = &mut self.doors[door].link
                 && link.is_overdue(now.monotonic)
             {
@@ -355,7 +395,9 @@ impl<T> Engine<T> {
         self.doors
             .iter()
             .filter_map(|door| match &door.link {
-                Some(link) => link.next_deadline(),
+                Some(link) => {
+                    [self.next_doubt(door), link.next_deadline()].into_iter().flatten().min()
+                }
                 None => door.wants_link().then_some(door.not_before),
             })
             .min()

@@ -51,6 +51,8 @@ impl<T> Engine<T> {
                     Position::Offset(offset) => offset,
                 };
                 at.stage = Stage::Fetching;
+                at.redirects = 0;
+                at.is_reached = !matches!(position, Position::Offset(_));
                 self.want_fetch(id);
             }
             Ok(OffsetsAnswer { error: Some(code), .. }) => {

@@ -14,16 +14,19 @@ mod accept;
 mod admin;
 mod assignment;
 mod batches;
+mod cluster;
 pub mod config;
 mod consumed;
 mod consumer;
 mod door;
+mod doubt;
 pub mod event;
 mod fetch;
 mod latency;
 mod line;
 mod links;
 mod locate;
+mod moving;
 mod objective;
 mod produce;
 mod queue;
@@ -45,6 +48,7 @@ pub use time::{Monotonic, Now};
 
 use crate::compression::Codec;
 use crate::{Error, Record};
+use cluster::Cluster;
 use corelog_protocol::ids::ShardId;
 use door::Door;
 use objective::Objective;
@@ -107,11 +111,12 @@ pub struct Engine<T> {
     random: Random,
     counters: Counters,
     is_closed: bool,
-    /// One for each shard that was ever needed. Few: they are found by a walk.
+    /// One for each shard of a broker that was ever needed. Few: they are found by a walk.
     doors: Vec<Door>,
     next_link: u64,
     /// The address to try next.
     address: usize,
+    cluster: Cluster,
     topics: Vec<Topic<T>>,
     topic_by_name: BTreeMap<Arc<str>, usize>,
     producer: Producer<T>,
@@ -163,6 +168,7 @@ impl<T> Engine<T> {
             doors: Vec::new(),
             next_link: 1,
             address: 0,
+            cluster: Cluster::default(),
             topics: Vec::new(),
             topic_by_name: BTreeMap::new(),
             producer,

@@ -3,7 +3,7 @@
 
 use super::door::{Request, UNANSWERED};
 use super::line::Stamp;
-use super::queue::{Batch, BatchState, Body};
+use super::queue::{Batch, BatchState, Body, Queue};
 use super::time::{MILLIS, Monotonic, Now};
 use super::topics::Pending;
 use super::{Effect, Effects, Engine, FlushId, Outgoing, ProducerConfig, Retry};
@@ -36,7 +36,7 @@ const RECORDS_PER_BATCH: u32 = 1 << 16;
 pub(super) struct Producer<T> {
     /// None without idempotence.
     id: Option<ProducerId>,
-    pub queues: Vec<super::queue::Queue<T>>,
+    pub queues: Vec<Queue<T>>,
     pub memory_used: usize,
     next_batch: u64,
     batch_bytes_max: usize,
@@ -238,8 +238,13 @@ impl<T> Engine<T> {
         self.append(now, queue, &new, level, record.stages, token, flush, deadline)?;
         self.note_accepted(flush, 1);
         self.wake_queue(now.monotonic, queue);
-        let door = self.producer.queues[queue].door;
-        self.pump(now, door, effects);
+        let Queue { door, is_led, .. } = self.producer.queues[queue];
+        if is_led {
+            self.pump(now, door, effects);
+        } else {
+            self.describe_topic(topic);
+            self.pump_all(now, effects);
+        }
         Ok(())
     }
 
@@ -398,6 +403,9 @@ impl<T> Engine<T> {
                 self.doors[queue.door].ready.retain(|&other| other != at);
             }
             queue.door = door;
+        }
+        if !queue.is_led && std::mem::take(&mut queue.is_ready) {
+            self.doors[queue.door].ready.retain(|&other| other != at);
         }
         if queue.not_before > now && !queue.waiting.is_empty() {
             self.retries.insert((queue.not_before, Retry::Queue(at)));

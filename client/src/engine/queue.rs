@@ -13,7 +13,8 @@ use super::line::{Line, Stamp};
 use super::produce::Builder;
 use super::time::Monotonic;
 use crate::{Durability, Error};
-use corelog_protocol::ids::PartitionId;
+use corelog_protocol::ids::{Epoch, LaneId, PartitionId};
+use corelog_protocol::message::PartitionPlace;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -23,6 +24,13 @@ pub(super) struct Queue<T> {
     /// Within the topic.
     pub number: u32,
     pub id: PartitionId,
+    pub lane: LaneId,
+    /// Of the lane, in the newest place that was told.
+    pub epoch: Epoch,
+    /// Somebody leads the lane, as far as that place says. Nothing leaves while nobody does.
+    pub is_led: bool,
+    /// Refusals in a row of brokers that do not lead the lane.
+    pub redirects: u32,
     pub door: usize,
     /// The partition moved: the door to use once nothing flies through the old one.
     pub next_door: Option<usize>,
@@ -118,11 +126,15 @@ impl<T> Batch<T> {
 }
 
 impl<T> Queue<T> {
-    pub(super) fn new(topic: usize, number: u32, id: PartitionId, door: usize) -> Self {
+    pub(super) fn new(topic: usize, number: u32, place: &PartitionPlace, door: usize) -> Self {
         Self {
             topic,
             number,
-            id,
+            id: place.partition,
+            lane: place.lane,
+            epoch: place.epoch,
+            is_led: true,
+            redirects: 0,
             door,
             next_door: None,
             waiting: VecDeque::new(),
@@ -145,6 +157,7 @@ impl<T> Queue<T> {
     pub(super) fn may_send(&self, now: Monotonic, window: usize) -> bool {
         let window = if self.is_narrow { 1 } else { window };
         self.waiting.front().is_some_and(|batch| batch.is_due(now) || self.waiting.len() > 1)
+            && self.is_led
             && self.not_before <= now
             && self.flying.len() < window
             && (self.next_door.is_none() || self.needs_confirmation())
@@ -170,7 +183,12 @@ impl<T> Queue<T> {
         self.next_door.is_some() && self.unconfirmed > 0 && self.flying.is_empty()
     }
 
-    fn has_refused(&self) -> bool {
+    /// Through which door the partition is reached, once what flies has landed.
+    pub(super) fn target(&self) -> usize {
+        self.next_door.unwrap_or(self.door)
+    }
+
+    pub(super) fn has_refused(&self) -> bool {
         self.flying.iter().any(|batch| matches!(batch.state, BatchState::Refused { .. }))
     }
 

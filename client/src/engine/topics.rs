@@ -4,16 +4,19 @@ use super::assignment::AssignmentId;
 use super::door::Ask;
 use super::links::Wrong;
 use super::produce::new_record;
-use super::queue::Queue;
 use super::time::{MILLIS, Monotonic, Now};
 use super::{Effects, Engine, Failed, RETRY_NANOS, Retry};
 use crate::engine::Effect;
 use crate::{Durability, Error, Record, Refusal};
 use corelog_protocol::ErrorCode;
 use corelog_protocol::batch::{Header, record_bytes_max};
+use corelog_protocol::ids::BrokerId;
 use corelog_protocol::message::{TopicInfo, check_topic_name};
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+/// So often a topic that some broker does not know is asked for again, of others.
+const DENIALS_MAX: u32 = 8;
 
 #[derive(Debug)]
 pub(super) struct Topic<T> {
@@ -22,6 +25,10 @@ pub(super) struct Topic<T> {
     pub is_known: bool,
     /// It is being asked for.
     is_asked: bool,
+    /// Answers in a row that left something to be asked again.
+    unsettled: u32,
+    /// The broker that last said there is no such topic, to be confirmed by another one.
+    denied_by: Option<BrokerId>,
     /// How many partitions it has now. `queues` may be longer if it was made anew with fewer.
     pub partition_count: u32,
     pub queues: Vec<usize>,
@@ -93,6 +100,8 @@ impl<T> Engine<T> {
             name: Arc::clone(&name),
             is_known: false,
             is_asked: false,
+            unsettled: 0,
+            denied_by: None,
             partition_count: 0,
             queues: Vec::new(),
             pending: VecDeque::new(),
@@ -125,6 +134,7 @@ impl<T> Engine<T> {
     pub(super) fn on_described(
         &mut self,
         now: Now,
+        door: usize,
         topic: usize,
         answer: Result<TopicInfo, Refusal>,
         effects: &mut Effects<T>,
@@ -134,17 +144,26 @@ impl<T> Engine<T> {
                 if *info.name != *self.topics[topic].name || info.places.is_empty() {
                     return Err("a topic that was not asked for");
                 }
+                self.topics[topic].denied_by = None;
                 self.topics[topic].is_asked = false;
-                self.place(now, topic, &info, effects);
+                let is_news = self.learn_brokers(door, &info);
+                if is_news && self.place(now, topic, &info, effects) && self.has_no_question(topic)
+                {
+                    self.topics[topic].unsettled = 0;
+                } else {
+                    self.ask_again(now, topic, 0);
+                }
             }
             Err(refusal) if refusal.code.may_retry() => {
-                // It stays asked, so that nobody asks a second time.
                 let hint = u64::from(refusal.retry_after_ms) * MILLIS;
-                let at = now.monotonic.after(hint.max(RETRY_NANOS));
-                self.retries.insert((at, Retry::Topic(topic)));
+                self.ask_again(now, topic, hint.max(RETRY_NANOS));
+            }
+            Err(refusal) if self.is_to_be_confirmed(door, topic, &refusal) => {
+                self.ask_again(now, topic, RETRY_NANOS);
             }
             Err(refusal) => {
                 self.topics[topic].is_asked = false;
+                self.topics[topic].unsettled = 0;
                 self.topics[topic].is_known = false;
                 let error = match refusal.code {
                     ErrorCode::UnknownTopic => {
@@ -163,41 +182,41 @@ impl<T> Engine<T> {
         Ok(())
     }
 
+    /// The broker behind this door does not know the topic. In a cluster it may be the only one.
+    fn is_to_be_confirmed(&mut self, door: usize, topic: usize, refusal: &Refusal) -> bool {
+        let broker = self.doors[door].broker;
+        let denied_by = self.topics[topic].denied_by.replace(broker);
+        let is_first = denied_by.is_none_or(|other| other == broker);
+        let is_to_be = refusal.code == ErrorCode::UnknownTopic
+            && self.cluster.has_others(broker)
+            && is_first
+            && self.topics[topic].unsettled < DENIALS_MAX;
+        if !is_to_be {
+            self.topics[topic].denied_by = None;
+        }
+        is_to_be
+    }
+
+    /// Asks for a topic again, after `least_nanos` or more, and of another broker if there is one. Till then it
+    /// counts as asked, so that nobody asks a second time.
+    fn ask_again(&mut self, now: Now, topic: usize, least_nanos: u64) {
+        let mut wait = least_nanos;
+        if self.cluster.is_known() {
+            wait = wait.max(self.redirect_nanos(self.topics[topic].unsettled));
+            self.turn_guide(now);
+        }
+        let at = &mut self.topics[topic];
+        at.unsettled = at.unsettled.saturating_add(1);
+        at.is_asked = true;
+        self.retries.insert((now.monotonic.after(wait), Retry::Topic(topic)));
+    }
+
     pub(super) fn on_topic_retry(&mut self, topic: usize) {
         self.topics[topic].is_asked = false;
         self.describe_topic(topic);
     }
 
-    fn place(&mut self, now: Now, topic: usize, info: &TopicInfo, effects: &mut Effects<T>) {
-        for (number, place) in (0u32..).zip(&info.places) {
-            let door = self.door_to(place.shard);
-            match self.topics[topic].queues.get(number as usize) {
-                Some(&at) => {
-                    let queue = &mut self.producer.queues[at];
-                    queue.id = place.partition;
-                    queue.next_door = (queue.door != door).then_some(door);
-                    self.wake_queue(now.monotonic, at);
-                }
-                None => {
-                    self.topics[topic].queues.push(self.producer.queues.len());
-                    self.producer.queues.push(Queue::new(topic, number, place.partition, door));
-                }
-            }
-        }
-        let count = info.places.len() as u32;
-        self.topics[topic].partition_count = count;
-        self.topics[topic].is_known = true;
-        for at in self.topics[topic].queues.split_off(count as usize) {
-            let partition = self.producer.queues[at].number;
-            let name = Arc::clone(&self.topics[topic].name);
-            self.fail_waiting(at, &Error::UnknownPartition { topic: name, partition }, effects);
-        }
-        self.append_pending(now, topic, effects);
-        self.place_assignments(topic, effects);
-        self.place_requests(topic, effects);
-    }
-
-    fn append_pending(&mut self, now: Now, topic: usize, effects: &mut Effects<T>) {
+    pub(super) fn append_pending(&mut self, now: Now, topic: usize, effects: &mut Effects<T>) {
         while let Some(pending) = self.topics[topic].pending.pop_front() {
             self.producer.memory_used -= pending.bytes;
             let headers: Vec<Header<'_>> = pending

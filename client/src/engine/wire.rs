@@ -4,13 +4,20 @@
 use super::links::Wrong;
 use crate::Refusal;
 use corelog_protocol::frame::FrameKind;
+use corelog_protocol::ids::{ClusterId, Incarnation};
 use corelog_protocol::message::{
     ErrorReply, Hello, HelloReply, OffsetsAnswer, OffsetsReply, PROTOCOL_VERSION_MAX,
     PROTOCOL_VERSION_MIN, TopicDescribe, TopicDescribeReply, TopicInfo,
 };
 
-pub(super) fn hello(correlation: u64, client_name: &str, out: &mut Vec<u8>) {
-    Hello::new(client_name).encode(correlation, out);
+pub(super) fn hello(
+    correlation: u64,
+    client_name: &str,
+    cluster: Option<ClusterId>,
+    incarnation: Option<Incarnation>,
+    out: &mut Vec<u8>,
+) {
+    Hello { cluster, incarnation, ..Hello::new(client_name) }.encode(correlation, out);
 }
 
 pub(super) fn hello_reply(kind: FrameKind, control: &[u8]) -> Result<HelloReply, Wrong> {

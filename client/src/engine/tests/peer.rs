@@ -11,6 +11,7 @@ use corelog_protocol::message::*;
 use corelog_protocol::preamble::{PREAMBLE_BYTES, Preamble};
 use corelog_protocol::produce::{Produce, ProduceAck};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 /// An engine, its effects, and the far ends of its connections.
 pub struct Scene {
@@ -29,6 +30,7 @@ pub struct Scene {
 /// The broker's end of a connection.
 #[derive(Debug)]
 pub struct Far {
+    pub address: SocketAddr,
     pub shard: ShardId,
     pub preamble: Option<Preamble>,
     bytes: Vec<u8>,
@@ -167,8 +169,9 @@ impl Scene {
         while !self.effects.is_empty() {
             for effect in std::mem::take(&mut self.effects) {
                 match effect {
-                    Effect::Connect { link, shard, .. } => {
-                        let far = Far { shard, preamble: None, bytes: Vec::new(), closed: false };
+                    Effect::Connect { link, address, shard } => {
+                        let bytes = Vec::new();
+                        let far = Far { address, shard, preamble: None, bytes, closed: false };
                         self.links.insert(link, far);
                     }
                     Effect::Send { link, bytes } => {
