@@ -100,6 +100,10 @@ pub enum Bug {
     AckBeforeMatch,
     /// A leader sends entries before it is durable that it has begun.
     BeginsBeforeAccepted,
+    /// A leader is chosen without asking the set before the last change.
+    OldSetNotAsked,
+    /// A leader is chosen by what others can read, not by what they may have acknowledged.
+    PerhapsIgnored,
 }
 
 impl Bug {
@@ -133,6 +137,8 @@ impl Bug {
         Bug::CopyEpochNotChecked,
         Bug::UncommittedServed,
     ];
+    /// Those of the choice of a lane's leader, which the random test of `metadata::fence` must catch.
+    pub const LEADERS: &[Bug] = &[Bug::OldSetNotAsked, Bug::PerhapsIgnored];
 
     /// Those that the simulator must catch.
     pub const ALL: &[Bug] = &[

@@ -120,14 +120,7 @@ impl Command {
             Self::TopicAlter { topic, changes, lanes_from, lanes } => {
                 let mut writer = Writer::new(FORMAT, 4);
                 writer.u32(topic.0);
-                writer.u16(
-                    u16::from(changes.partitions.is_some())
-                        | u16::from(changes.retention_ms.is_some()) << 1
-                        | u16::from(changes.retention_bytes.is_some()) << 2,
-                );
-                writer.u64(changes.retention_ms.unwrap_or(0));
-                writer.u64(changes.retention_bytes.unwrap_or(0));
-                writer.u32(changes.partitions.unwrap_or(0));
+                write_changes(&mut writer, changes);
                 writer.u32(*lanes_from);
                 writer.u32(lanes.len() as u32);
                 for lane in lanes {
@@ -219,6 +212,25 @@ fn read_set(reader: &mut Reader<'_>) -> Result<Arc<[LaneReplica]>, BadBytes> {
 
 fn read_alteration(reader: &mut Reader<'_>) -> Result<Command, BadBytes> {
     let topic = TopicId(reader.u32()?);
+    let changes = read_changes(reader)?;
+    let lanes_from = reader.u32()?;
+    let lanes = reader.list(|reader| reader.u32().map(LaneId))?;
+    Ok(Command::TopicAlter { topic, changes, lanes_from, lanes })
+}
+
+/// Which of them are given, then each of them.
+pub(super) fn write_changes(writer: &mut Writer, changes: &TopicChanges) {
+    writer.u16(
+        u16::from(changes.partitions.is_some())
+            | u16::from(changes.retention_ms.is_some()) << 1
+            | u16::from(changes.retention_bytes.is_some()) << 2,
+    );
+    writer.u64(changes.retention_ms.unwrap_or(0));
+    writer.u64(changes.retention_bytes.unwrap_or(0));
+    writer.u32(changes.partitions.unwrap_or(0));
+}
+
+pub(super) fn read_changes(reader: &mut Reader<'_>) -> Result<TopicChanges, BadBytes> {
     let given = reader.u16()?;
     if given > 0b111 {
         return Err(BadBytes);
@@ -226,10 +238,7 @@ fn read_alteration(reader: &mut Reader<'_>) -> Result<Command, BadBytes> {
     let retention_ms = read_given(given, 1, reader.u64()?)?;
     let retention_bytes = read_given(given, 2, reader.u64()?)?;
     let partitions = read_given(given, 0, u64::from(reader.u32()?))?.map(|count| count as u32);
-    let lanes_from = reader.u32()?;
-    let lanes = reader.list(|reader| reader.u32().map(LaneId))?;
-    let changes = TopicChanges { partitions, retention_ms, retention_bytes };
-    Ok(Command::TopicAlter { topic, changes, lanes_from, lanes })
+    Ok(TopicChanges { partitions, retention_ms, retention_bytes })
 }
 
 /// What is not given was written as 0.

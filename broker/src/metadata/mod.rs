@@ -11,9 +11,12 @@
 
 pub mod boot;
 mod broker;
+mod change;
 pub mod codec;
 pub mod command;
 pub mod consensus;
+pub mod failover;
+pub mod fence;
 mod lane;
 pub mod placement;
 pub mod state;
@@ -21,6 +24,7 @@ pub mod topic;
 pub mod view;
 
 pub use broker::BrokerRecord;
+pub use change::{AskedChange, Change, ChangeReply, ChangeResult};
 pub use command::Command;
 pub use lane::{LaneLeader, LaneRecord, LaneReplica};
 pub use state::{Outcome, State};

@@ -12,7 +12,7 @@ use corelog_protocol::produce::{Produce, ProduceAck};
 
 use super::batch::CheckedBatch;
 use crate::disk::DirectoryId;
-use crate::metadata::topic::{TopicChanges, TopicSettings};
+pub use crate::metadata::Change;
 use crate::metadata::view::View;
 
 /// Names a question to whoever asked it.
@@ -68,14 +68,6 @@ pub enum ShardMessage {
     DirectoryFailed {
         directory: DirectoryId,
     },
-}
-
-/// A wished change of the metadata.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Change {
-    TopicCreate { name: Box<str>, settings: TopicSettings },
-    TopicDelete { name: Box<str> },
-    TopicAlter { name: Box<str>, changes: TopicChanges },
 }
 
 #[derive(Debug)]

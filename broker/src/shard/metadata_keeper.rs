@@ -230,16 +230,7 @@ impl Shard {
             }
             let Some((origin, change)) = keeper.queue.front() else { break };
             let origin = *origin;
-            let command = match change {
-                Change::TopicCreate { name, settings } => {
-                    keeper.state.topic_create(name, *settings)
-                }
-                Change::TopicDelete { name } => match keeper.state.topic(name) {
-                    Some(_) => Ok(Command::TopicDelete { name: name.clone() }),
-                    None => Err(Outcome::UnknownTopic),
-                },
-                Change::TopicAlter { name, changes } => keeper.state.topic_alter(name, *changes),
-            };
+            let command = change.command(&keeper.state);
             let refused = match command {
                 Err(outcome) => outcome_answer(outcome),
                 Ok(command) => match self.propose(cx, Some(origin), &command) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use corelog_protocol::ids::BrokerId;
 
 use super::{Outcome, State};
+use crate::metadata::Command;
 use crate::metadata::broker::{BROKERS_MAX, BrokerRecord};
 
 impl State {
@@ -12,23 +13,39 @@ impl State {
         self.brokers.binary_search_by_key(&id, |record| record.id)
     }
 
-    pub(super) fn register(&mut self, record: &BrokerRecord) -> Outcome {
+    /// The command that would register this broker now.
+    ///
+    /// # Errors
+    /// What the command would come to, if it is not taken as it is.
+    pub fn broker_register(&self, record: &BrokerRecord) -> Result<Command, Outcome> {
+        self.place_of(record).map(|_| Command::BrokerRegister { record: record.clone() })
+    }
+
+    /// Where the record is, or is to be put.
+    fn place_of(&self, record: &BrokerRecord) -> Result<Result<usize, usize>, Outcome> {
         if !record.is_valid() || self.removed.binary_search(&record.id).is_ok() {
-            return Outcome::Invalid;
+            return Err(Outcome::Invalid);
         }
         match self.broker_at(record.id) {
             // A disk that was wiped or is an old one: what its broker promised is not known.
-            Ok(at) if self.brokers[at].incarnation != record.incarnation => Outcome::Invalid,
-            Ok(at) => {
+            Ok(at) if self.brokers[at].incarnation != record.incarnation => Err(Outcome::Invalid),
+            Err(_) if self.brokers.len() >= BROKERS_MAX => Err(Outcome::LimitReached),
+            place => Ok(place),
+        }
+    }
+
+    pub(super) fn register(&mut self, record: &BrokerRecord) -> Outcome {
+        match self.place_of(record) {
+            Ok(Ok(at)) => {
                 let known = &mut Arc::make_mut(&mut self.brokers)[at];
                 *known = BrokerRecord { directories: known.directories, ..record.clone() };
                 Outcome::Noted
             }
-            Err(_) if self.brokers.len() >= BROKERS_MAX => Outcome::LimitReached,
-            Err(at) => {
+            Ok(Err(at)) => {
                 Arc::make_mut(&mut self.brokers).insert(at, record.clone());
                 Outcome::Noted
             }
+            Err(outcome) => outcome,
         }
     }
 
@@ -64,7 +81,6 @@ impl State {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::metadata::Command;
     use crate::metadata::state::lanes::tests::cluster;
     use corelog_protocol::ids::Incarnation;
 
