@@ -65,6 +65,32 @@ pub const SHARD_MEMORY_BYTES_MIN: usize = 8 << 20;
 pub const CONNECTIONS_DEFAULT: u32 = 10_000;
 pub const CONNECTIONS_PER_ADDRESS_DEFAULT: u32 = 256;
 
+/// Where clients and other brokers connect, unless configured.
+pub const PORT_DEFAULT: u16 = 7420;
+
+/// Brokers that a configuration may list.
+pub const CLUSTER_BROKERS_MAX: usize = 64;
+
+/// Replicas of a lane: by default, and at most. Odd, since an even one more makes no loss more bearable.
+pub const REPLICAS_DEFAULT: u8 = 3;
+pub const REPLICAS_MAX: u8 = 7;
+
+/// A broker that was not heard for so long is taken for dead.
+pub const DETECT_MS_DEFAULT: u64 = 500;
+
+/// What may wait on one link to another broker: more means that it does not keep up, and is refused.
+pub const PEER_SEND_BYTES_MAX: usize = 8 << 20;
+
+/// When to dial a broker again that did not answer: doubled from the first to the second, half of it by chance.
+pub const REDIAL_MS_MIN: u64 = 20;
+pub const REDIAL_MS_MAX: u64 = 1_000;
+
+/// Connections beyond the limits that are kept for the addresses of brokers, until it is known who they are.
+pub const PEER_CONNECTIONS_RESERVED: u32 = 64;
+
+/// Brokers of which a shard remembers the incarnation that it has met.
+pub const PEERS_MET_MAX: usize = 1024;
+
 /// What one connection uses up before others have their turn.
 pub const SESSION_QUANTUM_BYTES: usize = 16 << 10;
 
@@ -136,6 +162,8 @@ pub const PRODUCER_IMAGE_BYTES: usize = 256;
 pub const PRODUCER_IDLE_MS_MAX: i64 = 24 * 3_600 * 1_000;
 
 const _: () = assert!(BLOCK_BYTES.is_power_of_two());
+const _: () = assert!(REPLICAS_DEFAULT % 2 == 1 && REPLICAS_DEFAULT <= REPLICAS_MAX);
+const _: () = assert!(REDIAL_MS_MIN <= REDIAL_MS_MAX);
 const _: () = assert!(PARTITIONS_PER_TOPIC_MAX <= PARTITIONS_MAX);
 const _: () = assert!(SESSION_QUANTUM_BYTES <= RECEIVE_BYTES);
 const _: () = assert!(FETCH_BYTES_MAX as usize <= FRAME_BYTES_HARD);

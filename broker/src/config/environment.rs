@@ -35,7 +35,7 @@ pub fn overlay(
             refuse_near(&variable, known, &settings)?;
             continue;
         };
-        let value = read(setting.default, &text).and_then(|value| {
+        let value = read(setting.key, setting.default, &text).and_then(|value| {
             // Alone, so that the error is about this one.
             let mut alone = Table::new();
             insert(&mut alone, setting, value.clone());
@@ -80,8 +80,15 @@ fn insert(table: &mut Table, setting: &Setting<'_>, value: Value) {
     }
 }
 
+/// The list of numbers. It is empty by default, which tells nothing of what it holds.
+const NUMBERS: &str = "cores";
+
+fn texts<'a>(parts: impl Iterator<Item = &'a str>) -> Value {
+    Value::Array(parts.map(|part| Value::String(part.into())).collect())
+}
+
 /// The text as a value of the same type as the default.
-fn read(default: &Value, text: &str) -> Result<Value, String> {
+fn read(key: &str, default: &Value, text: &str) -> Result<Value, String> {
     let integer = |text: &str| {
         let number = text.trim().parse().map_err(|_| "write a whole number".to_owned())?;
         Ok(Value::Integer(number))
@@ -90,11 +97,9 @@ fn read(default: &Value, text: &str) -> Result<Value, String> {
         Value::Integer(_) => integer(text),
         Value::Array(elements) => {
             let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-            // The only list that is empty by default is one of numbers.
             match elements.first() {
-                Some(Value::String(_)) => {
-                    Ok(Value::Array(parts.map(|part| Value::String(part.into())).collect()))
-                }
+                None if key != NUMBERS => Ok(texts(parts)),
+                Some(Value::String(_)) => Ok(texts(parts)),
                 _ => parts
                     .map(integer)
                     .collect::<Result<_, _>>()
@@ -159,7 +164,9 @@ mod tests {
                 ("CORELOG_MEMORY_SHARD_BYTES", "536870912"),
                 ("CORELOG_DATA", "/a, /b"),
                 ("CORELOG_CORES", "0,1"),
-                ("CORELOG_CLUSTER", "0123456789abcdef0123456789abcdef"),
+                ("CORELOG_CLUSTER_ID", "0123456789abcdef0123456789abcdef"),
+                ("CORELOG_CLUSTER_BROKER", "2"),
+                ("CORELOG_CLUSTER_BROKERS", "1@a:7420, 2@b:7420"),
             ],
         )
         .expect("good");
@@ -168,7 +175,8 @@ mod tests {
         assert_eq!(config.memory.shard_bytes, 512 << 20);
         assert_eq!(config.data, [PathBuf::from("/a"), PathBuf::from("/b")]);
         assert_eq!(config.cores, [0, 1]);
-        assert_eq!(config.cluster.len(), 32);
+        assert_eq!((config.cluster.id.len(), config.cluster.broker), (32, 2));
+        assert_eq!(config.cluster.brokers, ["1@a:7420", "2@b:7420"]);
     }
 
     #[test]
@@ -177,6 +185,7 @@ mod tests {
             ("CORELOG_LISEN", "CORELOG_LISTEN"),
             ("CORELOG_SEGMENT_BYTES", "CORELOG_LOG_SEGMENT_BYTES"),
             ("CORELOG_LOG_SEGMENT_BYTE", "CORELOG_LOG_SEGMENT_BYTES"),
+            ("CORELOG_CLUSTER", "CORELOG_CLUSTER_ID"),
             ("CORELOG_LISTEN_ADDR", "CORELOG_LISTEN"),
             ("CORELOG_DATA_DIR", "CORELOG_DATA"),
             ("CORELOG_NETWORK_FRAME_MAX", "CORELOG_NETWORK_FRAME_BYTES_MAX"),

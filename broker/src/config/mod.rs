@@ -5,6 +5,7 @@
 //! An unknown key is an error that names the nearest known one: a typing error in a retention
 //! setting must not be found out a week later.
 
+mod cluster;
 pub mod environment;
 mod suggest;
 
@@ -14,10 +15,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use cluster::{ClusterSettings, NamedBroker};
+
 use crate::limits::{
     CONNECTIONS_DEFAULT, CONNECTIONS_PER_ADDRESS_DEFAULT, FRAME_BYTES_DEFAULT, FRAME_BYTES_HARD,
-    LANES_PER_SHARD_DEFAULT, LANES_PER_SHARD_MAX, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX,
-    SEGMENT_BYTES_MIN, SHARD_MEMORY_BYTES_DEFAULT, SHARD_MEMORY_BYTES_MIN, SHARDS_MAX,
+    LANES_PER_SHARD_DEFAULT, LANES_PER_SHARD_MAX, PORT_DEFAULT, SEGMENT_BYTES_DEFAULT,
+    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SHARD_MEMORY_BYTES_DEFAULT, SHARD_MEMORY_BYTES_MIN,
+    SHARDS_MAX,
 };
 
 /// The commented file with every key at its default, shipped beside the broker.
@@ -35,11 +39,9 @@ pub struct Config {
     pub shards: usize,
     /// Cores to pin the shards to, in order. Empty: the cores that the process may run on.
     pub cores: Vec<usize>,
-    /// The cluster that the data must belong to, 32 hexadecimal digits. Empty: whatever the
-    /// directories say, or a new one.
-    pub cluster: String,
     /// Refuse to start when a data directory's file system has less room than this.
     pub free_bytes_min: u64,
+    pub cluster: ClusterSettings,
     pub log: LogSettings,
     pub memory: MemorySettings,
     pub network: NetworkSettings,
@@ -97,12 +99,12 @@ pub struct RuntimeSettings {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7420)),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, PORT_DEFAULT)),
             data: vec![PathBuf::from("data")],
             shards: 0,
             cores: Vec::new(),
-            cluster: String::new(),
             free_bytes_min: 1 << 30,
+            cluster: ClusterSettings::default(),
             log: LogSettings::default(),
             memory: MemorySettings::default(),
             network: NetworkSettings::default(),
@@ -186,26 +188,17 @@ impl Config {
             return Err(ConfigError(unknown));
         }
         environment::overlay(&mut table, &known, variables)?;
+        if matches!(table.get("cluster"), Some(toml::Value::String(_))) {
+            return Err(ConfigError(
+                "`cluster` is a table now: write `id` in [cluster] for what was `cluster`.".into(),
+            ));
+        }
         let config: Self =
             toml::Value::Table(table).try_into().map_err(|error: toml::de::Error| {
                 ConfigError(format!("A setting has a wrong value: {}", error.message()))
             })?;
         config.check()?;
         Ok(config)
-    }
-
-    /// `cluster` as a number, if it is set.
-    pub fn cluster_id(&self) -> Result<Option<u128>, ConfigError> {
-        if self.cluster.is_empty() {
-            return Ok(None);
-        }
-        match u128::from_str_radix(&self.cluster, 16) {
-            Ok(id) if self.cluster.len() == 32 => Ok(Some(id)),
-            _ => Err(ConfigError(format!(
-                "`cluster` is \"{}\": write the 32 hexadecimal digits that the broker logs at start.",
-                self.cluster
-            ))),
-        }
     }
 
     /// Checks what types cannot say: bounds, and how settings relate.
@@ -229,7 +222,7 @@ impl Config {
                 )));
             }
         }
-        self.cluster_id()?;
+        self.cluster.check()?;
         within("shards", self.shards as u64, 0, SHARDS_MAX as u64)?;
         if !self.cores.is_empty() && self.shards > self.cores.len() {
             return Err(ConfigError(format!(
@@ -363,6 +356,7 @@ mod tests {
             ("shards = 3\ncores = [0, 1]", "list a core for each shard"),
             ("cores = [1, 1]", "a core of its own"),
             ("[log]\nsegment_bytes = 1", "`log.segment_bytes` is 1: choose a value from 65536"),
+            ("cluster = \"0\"", "write `id` in [cluster]"),
             ("listen = \"nowhere\"", "A setting has a wrong value"),
             ("listen = ", "not valid TOML"),
         ] {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use corelog_protocol::ids::{ClusterId, ShardId};
+use corelog_protocol::ids::{BrokerId, ClusterId, ShardId};
 use glommio::channels::shared_channel;
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 
@@ -22,12 +22,14 @@ use crate::driver::counters::{Counters, ShardCounters};
 use crate::driver::executor::{self, CHANNEL_SLOTS, Command, Commands, News, Setup};
 use crate::driver::identity::{self, Identity};
 use crate::driver::machine::Machine;
+use crate::driver::names;
 use crate::driver::open_files;
 use crate::driver::start::{self, Prepared};
 use crate::driver::start_error::StartError;
 use crate::driver::watchdog::Watchdog;
 use crate::random::Random;
 use crate::shard::{Shard, ShardConfig};
+use crate::time::Nanos;
 
 /// Threads of a shard's blocking pool: one for what is slow, one for what follows it.
 const BLOCKING_THREADS: usize = 2;
@@ -94,7 +96,8 @@ impl Broker {
         machine: impl Fn(ShardConfig) -> Box<dyn FnOnce() -> Box<dyn Machine> + Send>,
     ) -> Result<Self, StartError> {
         let Prepared { cores, directories, locks, listeners, address } = start::prepare(&config)?;
-        let cluster = config.cluster_id()?.map(ClusterId);
+        let cluster = config.cluster.cluster_id()?.map(ClusterId);
+        let places = names::resolve(&config.cluster, address)?;
         let identity = identity::establish(&directories, cluster, random_u128)?;
         let shards = cores.len();
         let open_files_max = open_files::raise_limit();
@@ -108,6 +111,7 @@ impl Broker {
                 "fewer connections per shard than configured: the limit of open files is too low"
             );
         }
+        let life = random_u128() as u64;
         let shard_config = |shard: usize| ShardConfig {
             directories: directories.len() as u16,
             lanes_per_shard: config.log.lanes_per_shard as u16,
@@ -116,6 +120,13 @@ impl Broker {
             frame_bytes_max: config.network.frame_bytes_max as usize,
             connections_max,
             connections_per_address_max: config.network.connections_per_address_max,
+            broker: BrokerId(config.cluster.broker.max(1)),
+            life,
+            cluster_brokers: places.brokers.clone(),
+            advertise: places.advertise,
+            rack: config.cluster.rack.as_str().into(),
+            replicas_default: config.cluster.replicas as u8,
+            detect: Nanos::from_millis(config.cluster.detect_ms),
             ..ShardConfig::new(
                 ShardId(shard as u16),
                 shards as u16,

@@ -18,6 +18,7 @@ mod identity;
 mod log_limit;
 mod machine;
 mod memory;
+mod names;
 mod open_files;
 mod serve;
 mod signal;

@@ -33,7 +33,6 @@ pub struct Prepared {
 
 pub fn prepare(config: &Config) -> Result<Prepared, StartError> {
     config.check()?;
-    config.cluster_id()?;
     let directories = config.data.iter().map(make_directory).collect::<Result<Vec<_>, _>>()?;
     let report = corelog_tuning::inspect(&Wanted {
         directories: directories.clone(),

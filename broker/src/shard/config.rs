@@ -1,8 +1,11 @@
 //! What a shard is told about itself at its start. Nothing here changes while it lives.
 
-use corelog_protocol::ids::{ClusterId, Incarnation, ShardId};
+use std::net::{Ipv4Addr, SocketAddr};
+
+use corelog_protocol::ids::{BrokerId, ClusterId, Incarnation, ShardId};
 
 use crate::limits;
+use crate::time::Nanos;
 
 #[derive(Clone, Debug)]
 pub struct ShardConfig {
@@ -27,6 +30,20 @@ pub struct ShardConfig {
     pub connections_max: u32,
     /// Connections of this shard from one address.
     pub connections_per_address_max: u32,
+    /// The broker's number in its cluster. 1 if it is alone.
+    pub broker: BrokerId,
+    /// Drawn at random at each start of the broker, the same for all its shards.
+    pub life: u64,
+    /// The brokers that begin the cluster, this one among them, by number. Empty: the broker is alone.
+    pub cluster_brokers: Vec<(BrokerId, SocketAddr)>,
+    /// Where other brokers and clients connect.
+    pub advertise: SocketAddr,
+    /// Replicas of one lane are spread over racks. Empty: it does not matter.
+    pub rack: Box<str>,
+    /// Replicas of a lane, an odd number, if the cluster has so many brokers.
+    pub replicas_default: u8,
+    /// A broker that was not heard for so long leads no longer.
+    pub detect: Nanos,
 }
 
 impl ShardConfig {
@@ -45,7 +62,19 @@ impl ShardConfig {
             frame_bytes_max: limits::FRAME_BYTES_DEFAULT,
             connections_max: limits::CONNECTIONS_DEFAULT,
             connections_per_address_max: limits::CONNECTIONS_PER_ADDRESS_DEFAULT,
+            broker: BrokerId(1),
+            life: 1,
+            cluster_brokers: Vec::new(),
+            advertise: SocketAddr::from((Ipv4Addr::LOCALHOST, limits::PORT_DEFAULT)),
+            rack: "".into(),
+            replicas_default: limits::REPLICAS_DEFAULT,
+            detect: Nanos::from_millis(limits::DETECT_MS_DEFAULT),
         }
+    }
+
+    /// Whether there are other brokers, or may be.
+    pub fn is_clustered(&self) -> bool {
+        !self.cluster_brokers.is_empty()
     }
 
     /// The first thing that is wrong, as a sentence for whoever wrote the configuration.
@@ -88,6 +117,12 @@ impl ShardConfig {
                 "memory_bytes must be at least {}",
                 limits::SHARD_MEMORY_BYTES_MIN
             ));
+        }
+        if self.broker == BrokerId(0) {
+            return fail("a broker's number is 1 or more".into());
+        }
+        if self.is_clustered() && self.cluster_brokers.iter().all(|(id, _)| *id != self.broker) {
+            return fail(format!("broker {} is not in the list of the cluster's", self.broker));
         }
         Ok(())
     }
