@@ -68,12 +68,9 @@ pub const CONNECTIONS_PER_ADDRESS_DEFAULT: u32 = 256;
 /// Where clients and other brokers connect, unless configured.
 pub const PORT_DEFAULT: u16 = 7420;
 
-/// Brokers that a configuration may list.
-pub const CLUSTER_BROKERS_MAX: usize = 64;
-
 /// Replicas of a lane: by default, and at most. Odd, since an even one more makes no loss more bearable.
 pub const REPLICAS_DEFAULT: u8 = 3;
-pub const REPLICAS_MAX: u8 = 7;
+pub const REPLICAS_MAX: u8 = crate::metadata::REPLICAS_MAX as u8;
 
 /// A broker that was not heard for so long is taken for dead.
 pub const DETECT_MS_DEFAULT: u64 = 500;

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
-use crate::limits::{CLUSTER_BROKERS_MAX, DETECT_MS_DEFAULT, REPLICAS_DEFAULT, REPLICAS_MAX};
+use crate::limits::{DETECT_MS_DEFAULT, REPLICAS_DEFAULT, REPLICAS_MAX};
+use crate::metadata::{BROKERS_MAX, RACK_BYTES_MAX};
 
 /// Which of several brokers this one is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -46,9 +47,6 @@ impl Default for ClusterSettings {
         }
     }
 }
-
-/// Longer names help nobody, and travel with each registration.
-const RACK_BYTES_MAX: usize = 255;
 
 impl ClusterSettings {
     /// `id` as a number, if it is set.
@@ -104,9 +102,9 @@ impl ClusterSettings {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         self.cluster_id()?;
         let named = self.named_brokers()?;
-        if named.len() > CLUSTER_BROKERS_MAX {
+        if named.len() > BROKERS_MAX {
             return fail(format!(
-                "`cluster.brokers` lists {}: {CLUSTER_BROKERS_MAX} is the most.",
+                "`cluster.brokers` lists {}: {BROKERS_MAX} is the most.",
                 named.len()
             ));
         }

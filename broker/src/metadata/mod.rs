@@ -23,10 +23,10 @@ pub mod state;
 pub mod topic;
 pub mod view;
 
-pub use broker::BrokerRecord;
+pub use broker::{BROKERS_MAX, BrokerRecord, RACK_BYTES_MAX};
 pub use change::{AskedChange, Change, ChangeReply, ChangeResult};
 pub use command::Command;
-pub use lane::{LaneLeader, LaneRecord, LaneReplica};
+pub use lane::{LaneLeader, LaneRecord, LaneReplica, REPLICAS_MAX};
 pub use state::{Outcome, State};
 pub use topic::{Link, PartitionRange, Topic, TopicChanges, TopicSettings};
 pub use view::View;

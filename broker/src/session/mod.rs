@@ -7,6 +7,8 @@ pub mod incoming;
 pub mod outgoing;
 pub mod table;
 
+use corelog_protocol::ids::{BrokerId, ShardId};
+
 use crate::shard::event::{Conn, Peer};
 use crate::shard::jobs::JobId;
 use incoming::Incoming;
@@ -20,6 +22,17 @@ pub enum Phase {
     Open,
     /// `Effect::Close` was ordered: whatever comes is dropped, until `Event::Closed`.
     Closing,
+}
+
+/// Who is on the other side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// A client, or somebody who has not said hello yet.
+    Client,
+    /// A shard of another broker, which speaks.
+    Peer { broker: BrokerId, shard: ShardId },
+    /// A shard of another broker, to which this one speaks.
+    Dialed { broker: BrokerId, shard: ShardId },
 }
 
 /// Whether the driver is reading from the connection, as ordered last.
@@ -50,6 +63,7 @@ pub enum Wait {
 pub struct Session {
     pub conn: Conn,
     pub peer: Peer,
+    pub role: Role,
     pub phase: Phase,
     pub reading: Reading,
     pub wait: Wait,
@@ -83,6 +97,7 @@ impl Session {
         Self {
             conn,
             peer,
+            role: Role::Client,
             phase: Phase::BeforeHello,
             reading: Reading::Paused,
             wait: Wait::No,

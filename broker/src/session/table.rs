@@ -2,19 +2,26 @@
 
 use std::collections::BTreeMap;
 
-use super::{Phase, Session};
+use super::{Phase, Role, Session};
 use crate::shard::event::{Conn, Peer};
 
 #[derive(Debug, Default)]
 pub struct Sessions {
     slots: Vec<Option<Box<Session>>>,
     count: u32,
+    /// Those of them that are clients, or nobody knows yet.
+    clients: u32,
     by_address: BTreeMap<[u8; 16], u32>,
 }
 
 impl Sessions {
     pub fn count(&self) -> u32 {
         self.count
+    }
+
+    /// Those to which the limits apply: all but other brokers.
+    pub fn client_count(&self) -> u32 {
+        self.clients
     }
 
     pub fn count_from(&self, peer: Peer) -> u32 {
@@ -30,7 +37,10 @@ impl Sessions {
         }
         assert!(self.slots[at].is_none(), "{:?} is in use", session.conn);
         self.count += 1;
-        *self.by_address.entry(session.peer.address).or_insert(0) += 1;
+        if session.role == Role::Client {
+            self.clients += 1;
+            *self.by_address.entry(session.peer.address).or_insert(0) += 1;
+        }
         self.slots[at] = Some(Box::new(session));
     }
 
@@ -38,13 +48,28 @@ impl Sessions {
         self.get(conn)?;
         let session = self.slots[conn.index as usize].take()?;
         self.count -= 1;
-        let address = session.peer.address;
-        let count = self.by_address.get_mut(&address).expect("counted when it came");
-        *count -= 1;
-        if *count == 0 {
-            self.by_address.remove(&address);
+        if session.role == Role::Client {
+            self.forget_client(session.peer);
         }
         Some(session)
+    }
+
+    /// The client has turned out to be another broker: the limits do not apply to it.
+    pub fn set_role(&mut self, conn: Conn, role: Role) {
+        let Some(session) = self.get_mut(conn) else { return };
+        let (was, peer) = (std::mem::replace(&mut session.role, role), session.peer);
+        if was == Role::Client && role != Role::Client {
+            self.forget_client(peer);
+        }
+    }
+
+    fn forget_client(&mut self, peer: Peer) {
+        self.clients -= 1;
+        let count = self.by_address.get_mut(&peer.address).expect("counted when it came");
+        *count -= 1;
+        if *count == 0 {
+            self.by_address.remove(&peer.address);
+        }
     }
 
     /// The session of this connection, unless it is gone and another has its index.

@@ -125,7 +125,19 @@ impl Shard {
 
     /// Says that connections are welcome, once, when all lanes are recovered or failed.
     pub(super) fn check_ready<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
-        if self.is_ready || !self.has_view {
+        if self.is_ready || !self.is_started {
+            return;
+        }
+        if self.config.is_clustered() {
+            // The others must be able to connect before there is a leader, and so before there is a view.
+            let is_recovered = |lane: &Lane| lane.state != LaneState::Recovering;
+            if self.keeper.is_none() || self.lanes.first().is_some_and(is_recovered) {
+                self.is_ready = true;
+                cx.effects.push(Effect::Ready);
+            }
+            return;
+        }
+        if !self.has_view {
             return;
         }
         let is_known = self.are_lanes_made || self.view.is_lost();

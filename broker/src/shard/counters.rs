@@ -58,6 +58,20 @@ counters! {
     /// Times that a connection had to wait because the lane was busy.
     lane_busy,
     turns,
+    /// Connections to other brokers that were tried, that stood, and that were lost again.
+    peer_dials,
+    peer_links_made,
+    peer_links_lost,
+    /// Brokers that were not who they should be, here or at the other end.
+    peer_hellos_refused,
+    peer_frames_in,
+    peer_frames_out,
+    /// Not sent: there was no link, or too much waited on it.
+    peer_frames_lost,
+    /// Received, and of no use here.
+    peer_frames_dropped,
+    /// Answers of other brokers that they could not do with what they were sent.
+    peer_errors,
     metadata_commands,
     views_applied,
 }

@@ -38,6 +38,16 @@ impl Shard {
             self.close(cx, conn, true);
             return Flow::Done;
         }
+        let Some(peer) = self.sessions.answerable(conn).map(|session| session.peer) else {
+            return Flow::Done;
+        };
+        // It is counted itself. Above the limit it came in only because it could have been a broker.
+        if self.is_full_of_clients(peer, 1) {
+            self.counters.connections_refused += 1;
+            self.refuse_conn(cx, conn, header.correlation, kind, super::replies::OVERLOADED);
+            self.close(cx, conn, true);
+            return Flow::Done;
+        }
         if let Some(session) = self.sessions.answerable(conn) {
             session.phase = Phase::Open;
         }

@@ -8,6 +8,7 @@
 //! committed when it is durable here, and a boot waits for no election.
 
 mod group;
+mod peers;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! the logs have to say is heard, replies are sent (one send per connection), the next deadline is
 //! set. Each part is a file: `receive` (bytes to frames), `requests` (frames to requests), `produce`
 //! (of what `batch` has checked), `acks`, `fetch`, `offsets`, `topics`, `status`; `route` and `gather`
-//! for what belongs to other shards; `admission`, `timers`, `boot`, `stop`.
+//! for what belongs to other shards; `peers` and `replicas` for other brokers; `admission`, `timers`, `boot`, `stop`.
 //!
 //! Invariants: nothing here opens a file or socket or asks a clock; a step touches about 64 KiB
 //! and asks for a turn to go on; no request is dropped without an answer while its connection lives.
@@ -27,8 +27,10 @@ pub mod message;
 mod metadata_keeper;
 mod offsets;
 mod partitions;
+mod peers;
 mod produce;
 mod receive;
+mod replicas;
 mod replies;
 mod requests;
 mod route;
@@ -44,7 +46,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use corelog_protocol::ids::LaneId;
+use corelog_protocol::ids::{LaneId, ShardId};
 use corelog_protocol::message::Encoder;
 
 pub use config::ShardConfig;
@@ -67,6 +69,7 @@ use latency::RecentLatency;
 use metadata_keeper::MetadataKeeper;
 use offsets::OffsetsJob;
 use partitions::Partitions;
+use peers::Peers;
 use route::Forward;
 use stop::Stopping;
 use timers::Timers;
@@ -89,6 +92,8 @@ pub struct Shard {
     lane_indexes: Vec<Option<u16>>,
     partitions: Partitions,
     sessions: Sessions,
+    /// The other brokers of the cluster.
+    peers: Peers,
     /// On shard 0 only.
     keeper: Option<MetadataKeeper>,
     is_started: bool,
@@ -149,6 +154,7 @@ impl Shard {
             lane_indexes: Vec::new(),
             partitions: Partitions::default(),
             sessions: Sessions::default(),
+            peers: Peers::default(),
             keeper: None,
             is_started: false,
             are_lanes_made: false,
@@ -182,6 +188,11 @@ impl Shard {
         self.lanes.iter().map(|lane| (lane.id, lane.log.counters()))
     }
 
+    /// Links to other brokers over which something can be sent.
+    pub fn peer_links_up(&self) -> u64 {
+        self.peers.links_up()
+    }
+
     /// The metadata as this shard sees it.
     pub fn view(&self) -> &Arc<View> {
         &self.view
@@ -212,6 +223,21 @@ impl Shard {
             Event::Stop => self.on_stop(cx),
         }
         self.settle(cx);
+    }
+
+    /// For tests: does what no event asks for, and settles as after one.
+    #[cfg(all(test, feature = "sim"))]
+    pub(crate) fn act<M: Memory, R>(
+        &mut self,
+        now: Now,
+        memory: &mut M,
+        effects: &mut Effects,
+        act: impl FnOnce(&mut Self, &mut Cx<'_, M>) -> R,
+    ) -> R {
+        let cx = &mut Cx { now, memory, effects };
+        let result = act(self, cx);
+        self.settle(cx);
+        result
     }
 
     fn on_disk<M: Memory>(&mut self, cx: &mut Cx<'_, M>, op: OpId, done: DiskDone) {

@@ -4,16 +4,17 @@
 use corelog_protocol::ErrorCode;
 use corelog_protocol::frame::{FrameError, FrameHeader, UnsupportedFrame};
 
-use super::event::{Conn, DialId, Peer};
+use super::event::{Conn, Peer};
 use super::message::Refusal;
 use super::{Cx, Shard};
 use crate::limits::{
-    FRAME_BYTES_PRE_HELLO, FRAMES_MALFORMED_MAX, FRAMES_UNSUPPORTED_MAX, RECEIVE_BYTES,
-    SEND_BYTES_MAX, SEND_BYTES_SHORT, SESSION_QUANTUM_BYTES,
+    FRAME_BYTES_HARD, FRAME_BYTES_PRE_HELLO, FRAMES_MALFORMED_MAX, FRAMES_UNSUPPORTED_MAX,
+    PEER_CONNECTIONS_RESERVED, RECEIVE_BYTES, SEND_BYTES_MAX, SEND_BYTES_SHORT,
+    SESSION_QUANTUM_BYTES,
 };
 use crate::memory::{Memory, Piece};
 use crate::planted::{Bug, is_planted};
-use crate::session::{Phase, Reading, Session, Wait};
+use crate::session::{Phase, Reading, Role, Session, Wait};
 use crate::shard::effect::Effect;
 
 /// What became of a frame.
@@ -37,8 +38,12 @@ enum Stop {
 
 impl Shard {
     pub(super) fn on_opened<M: Memory>(&mut self, cx: &mut Cx<'_, M>, conn: Conn, peer: Peer) {
-        let is_full = self.sessions.count() >= self.config.connections_max
-            || self.sessions.count_from(peer) >= self.config.connections_per_address_max;
+        // Clients must not keep other brokers out: from their hosts a few more may say who they are.
+        let reserved = match self.is_host_of_broker(peer) {
+            true => PEER_CONNECTIONS_RESERVED,
+            false => 0,
+        };
+        let is_full = self.is_full_of_clients(peer, reserved);
         if is_full || self.stopping.is_some() {
             self.counters.connections_refused += 1;
             cx.effects.push(Effect::Close { conn, after_sends: false });
@@ -50,19 +55,6 @@ impl Shard {
         self.watch(conn);
     }
 
-    /// A connection to another broker, or none.
-    pub(super) fn on_dialed<M: Memory>(
-        &mut self,
-        cx: &mut Cx<'_, M>,
-        _dial: DialId,
-        conn: Option<Conn>,
-    ) {
-        if let Some(conn) = conn {
-            // Nobody wants it any more.
-            cx.effects.push(Effect::Close { conn, after_sends: false });
-        }
-    }
-
     pub(super) fn on_closed<M: Memory>(&mut self, cx: &mut Cx<'_, M>, conn: Conn) {
         let Some(mut session) = self.sessions.remove(conn) else { return };
         self.counters.connections_closed += 1;
@@ -70,7 +62,16 @@ impl Shard {
             session.incoming.release(cx.memory);
         }
         session.outgoing.release(cx.memory);
+        self.on_peer_closed(cx, conn, session.role);
         self.abandon_requests(cx, session.fetches, session.gathers);
+    }
+
+    /// Whether there are as many clients as there may be, and `reserved` more.
+    pub(super) fn is_full_of_clients(&self, peer: Peer, reserved: u32) -> bool {
+        let (all, from) = (self.sessions.client_count(), self.sessions.count_from(peer));
+        let config = &self.config;
+        all >= config.connections_max.saturating_add(reserved)
+            || from >= config.connections_per_address_max.saturating_add(reserved)
     }
 
     pub(super) fn on_sent<M: Memory>(&mut self, _cx: &mut Cx<'_, M>, conn: Conn) {
@@ -166,9 +167,11 @@ impl Shard {
             if session.outgoing.pending_bytes() > pending_max {
                 return (used, Stop::Waiting(Wait::Sends));
             }
-            let cap = match session.phase {
-                Phase::BeforeHello => FRAME_BYTES_PRE_HELLO,
-                _ => self.config.frame_bytes_max,
+            let role = session.role;
+            let cap = match (session.phase, role) {
+                (Phase::BeforeHello, _) | (_, Role::Dialed { .. }) => FRAME_BYTES_PRE_HELLO,
+                (_, Role::Client) => self.config.frame_bytes_max,
+                (_, Role::Peer { .. }) => FRAME_BYTES_HARD,
             };
             let frame = Piece::new(piece.slot, piece.start as usize + used, len - used);
             let bytes = cx.memory.piece(frame);
@@ -185,7 +188,8 @@ impl Shard {
             let frame_bytes = header.frame_bytes();
             if frame_bytes > len - used {
                 let granted = session.incoming.grant(len - used, frame_bytes);
-                if !self.can_hold(cx.memory, granted) {
+                // Other brokers are few, and what they send may be what frees memory: they are not refused.
+                if role == Role::Client && !self.can_hold(cx.memory, granted) {
                     // It cannot be kept until it is whole: refused now, and the rest dropped.
                     let session = self.sessions.answerable(conn).expect("looked up above");
                     session.incoming.skip = (frame_bytes - (len - used)) as u64;
@@ -251,7 +255,12 @@ impl Shard {
         }
     }
 
-    fn order_receive<M: Memory>(&mut self, cx: &mut Cx<'_, M>, conn: Conn, target: Option<Piece>) {
+    pub(super) fn order_receive<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        conn: Conn,
+        target: Option<Piece>,
+    ) {
         let Some(session) = self.sessions.answerable(conn) else { return };
         let reading = if target.is_some() { Reading::Own } else { Reading::Shared };
         if reading == Reading::Shared && session.reading == Reading::Shared {

@@ -5,6 +5,7 @@ use corelog_protocol::frame::{FrameHeader, FrameKind};
 use corelog_protocol::message::{
     Fetch, Hello, Offsets, Status, TopicAlter, TopicCreate, TopicDelete, TopicDescribe, TopicList,
 };
+use corelog_protocol::peer::PeerHello;
 use corelog_protocol::produce::Produce;
 
 use super::event::Conn;
@@ -15,7 +16,7 @@ use super::receive::Flow;
 use super::{Cx, Shard};
 use crate::limits::REQUESTS_PER_SESSION_MAX;
 use crate::memory::{Memory, Piece};
-use crate::session::Phase;
+use crate::session::{Phase, Role};
 
 /// Reads the control part, or answers that it is malformed.
 macro_rules! read {
@@ -37,6 +38,10 @@ impl Shard {
         frame: Piece,
     ) -> Flow {
         let Some(session) = self.sessions.answerable(conn) else { return Flow::Done };
+        let role = session.role;
+        if role != Role::Client {
+            return self.on_frame_of_peer(cx, conn, role, header, frame);
+        }
         let is_open = session.phase == Phase::Open;
         let requests = session.requests;
         let bytes = cx.memory.piece(frame);
@@ -44,6 +49,10 @@ impl Shard {
         if header.kind == FrameKind::Produce && is_open {
             let produce = read!(self, cx, conn, header, Produce, control);
             return self.on_produce(cx, conn, header, produce, frame);
+        }
+        if header.kind == FrameKind::PeerHello && !is_open && header.payload_len == 0 {
+            let hello = read!(self, cx, conn, header, PeerHello, control);
+            return self.on_peer_hello(cx, conn, header, &hello);
         }
         if (header.kind == FrameKind::Hello) == is_open {
             return self.on_untimely(cx, conn, header, is_open);

@@ -35,6 +35,7 @@ impl Shard {
         }
         self.pump_keeper(cx);
         self.check_ready(cx);
+        self.drive_peers(cx);
         self.progress_stop(cx);
         self.flush_dirty(cx);
         self.order_turn(cx);

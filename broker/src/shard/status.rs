@@ -35,6 +35,7 @@ impl Shard {
         visit("connections", u64::from(self.sessions.count()));
         visit("lanes", self.lanes.len() as u64);
         visit("partitions", self.partitions.count() as u64);
+        visit("peer_links_up", self.peers.links_up());
         visit("fetches_open", self.fetches.len() as u64);
         // Of the last one to two minutes; 0 when there was no commit.
         visit("commit_write_p50_us", self.commit_writes.percentile_us(now, 500));

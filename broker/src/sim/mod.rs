@@ -4,9 +4,10 @@
 //! [`disk`] is the disk that loses, tears and flips, [`memory`] the pool that finds leaks. Nothing
 //! here decides anything for a broker: it carries out effects, as the driver does, and delivers
 //! events, at times and with faults that the seed chose. [`sweep`] leaves nothing to chance instead, and so does
-//! [`scene`], in which tests and fuzz targets say what happens next.
+//! [`scene`], in which tests and fuzz targets say what happens next; [`cluster`] is several of those and a network.
 
 pub mod check;
+pub mod cluster;
 pub mod coverage;
 pub mod disk;
 pub mod lost_acks;

@@ -2,6 +2,7 @@
 //! clients that are lists of bytes. No chance in it: for that there is the simulator.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 
 use corelog_protocol::batch::{BatchBuilder, NewRecord};
 use corelog_protocol::frame::{FrameHeader, FrameKind};
@@ -18,7 +19,7 @@ use crate::limits::RECEIVE_BYTES;
 use crate::memory::{Memory, Piece, Slot};
 use crate::random::Random;
 use crate::shard::effect::{Effect, Effects};
-use crate::shard::event::{Conn, Event, Peer};
+use crate::shard::event::{Conn, DialId, Event, Peer};
 use crate::shard::{Shard, ShardConfig};
 use crate::sim::memory::SimMemory;
 use crate::time::{Monotonic, Nanos, Now, Wall};
@@ -40,7 +41,7 @@ pub struct Link {
     /// The client does not read: sends stay with the driver.
     pub is_stalled: bool,
     stalled: VecDeque<Vec<Piece>>,
-    generation: u32,
+    pub generation: u32,
 }
 
 pub struct Node {
@@ -67,6 +68,18 @@ pub struct World {
     pub fail_writes: bool,
     pub is_disk_full: bool,
     config: Box<dyn Fn(&mut ShardConfig)>,
+    /// Whoever owns this world answers its dials.
+    pub is_networked: bool,
+    dials: Vec<Dial>,
+}
+
+/// A connection that a shard wants, and that is not answered yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Dial {
+    pub shard: usize,
+    pub dial: DialId,
+    pub address: SocketAddr,
+    pub wanted: ShardId,
 }
 
 /// A client: its shard and its place there.
@@ -124,6 +137,8 @@ impl World {
             fail_writes: false,
             is_disk_full: false,
             config: Box::new(config),
+            is_networked: false,
+            dials: Vec::new(),
         };
         world.make_nodes(shards);
         world
@@ -135,10 +150,11 @@ impl World {
             config.segment_bytes = 1 << 20;
             config.frame_bytes_max = 256 << 10;
             (self.config)(&mut config);
+            let seed = 100 + u64::from(shard) + 1_000 * u64::from(config.broker.0 - 1);
             let mut memory = SimMemory::new(u64::from(shard));
             let receive = memory.allocate(RECEIVE_BYTES);
             self.nodes.push(Node {
-                shard: Shard::new(config, Random::new(100 + u64::from(shard))),
+                shard: Shard::new(config, Random::new(seed)),
                 memory,
                 effects: Effects::default(),
                 receive,
@@ -161,11 +177,17 @@ impl World {
 
     /// The process ends without a word, and another starts with this many shards.
     pub fn crash_and_restart(&mut self, shards: u16) {
+        self.crash();
+        self.make_nodes(shards);
+        self.start();
+    }
+
+    /// The process ends without a word. What the disk has done stays.
+    pub fn crash(&mut self) {
         self.nodes.clear();
         self.events.clear();
         self.held.clear();
-        self.make_nodes(shards);
-        self.start();
+        self.dials.clear();
     }
 
     pub fn tell(&mut self, shard: usize, event: Event) {
@@ -189,19 +211,27 @@ impl World {
     pub fn pass(&mut self, length: Nanos) {
         let end = self.now.monotonic + length;
         self.run();
-        loop {
-            let wakes =
-                self.nodes.iter().enumerate().filter_map(|(at, node)| Some((node.wake?, at)));
-            let Some((at, shard)) = wakes.min().filter(|(at, _)| *at <= end) else { break };
-            let at = at.max(self.now.monotonic);
+        while let Some(at) = self.next_wake().filter(|at| *at <= end) {
             self.advance(at - self.now.monotonic);
-            self.nodes[shard].wake = None;
-            self.tell(shard, Event::Woken);
+            self.wake();
         }
         self.advance(end - self.now.monotonic);
     }
 
-    fn advance(&mut self, length: Nanos) {
+    /// When the first of the shards asked to be woken.
+    pub fn next_wake(&self) -> Option<Monotonic> {
+        self.nodes.iter().filter_map(|node| node.wake).min()
+    }
+
+    /// Wakes the one that asked for the earliest time, if any did.
+    pub fn wake(&mut self) {
+        let wakes = self.nodes.iter().enumerate().filter_map(|(at, node)| Some((node.wake?, at)));
+        let Some((_, shard)) = wakes.min() else { return };
+        self.nodes[shard].wake = None;
+        self.tell(shard, Event::Woken);
+    }
+
+    pub fn advance(&mut self, length: Nanos) {
         self.now.monotonic = self.now.monotonic + length;
         self.now.wall.0 += length.as_millis() as i64;
     }
@@ -247,6 +277,10 @@ impl World {
         }
         let mut effects = std::mem::take(&mut node.effects);
         node.shard.step(self.now, event, &mut node.memory, &mut effects);
+        self.carry_out_all(shard, effects);
+    }
+
+    fn carry_out_all(&mut self, shard: usize, mut effects: Effects) {
         let list: Vec<Effect> = effects.list.drain(..).collect();
         let pieces: Vec<Piece> = effects.pieces.clone();
         effects.clear();
@@ -289,10 +323,11 @@ impl World {
                     self.hang_up_at(shard, conn.index as usize);
                 }
             }
-            // There is nobody else in this world.
-            Effect::Dial { dial, .. } => {
-                self.events.push_back((shard, Event::Dialed { dial, conn: None }));
-            }
+            Effect::Dial { dial, address, shard: wanted } => match self.is_networked {
+                true => self.dials.push(Dial { shard, dial, address, wanted }),
+                // There is nobody else in this world.
+                false => self.events.push_back((shard, Event::Dialed { dial, conn: None })),
+            },
             Effect::Disk { op, order } => {
                 if self.is_disk_held {
                     self.held.push_back((shard, op, order));
@@ -399,6 +434,45 @@ impl World {
 
     /// A connection of which nothing has been said yet.
     pub fn connect(&mut self, shard: usize) -> Client {
+        let (client, conn) = self.new_link(shard);
+        let peer = Peer { address: [1; 16], port: 1000 + client.link as u16 };
+        self.tell(shard, Event::Opened { conn, peer });
+        client
+    }
+
+    /// What the shards have dialed since the last call.
+    pub fn take_dials(&mut self) -> Vec<Dial> {
+        std::mem::take(&mut self.dials)
+    }
+
+    /// A dial has led to somebody: the other end of the connection.
+    pub fn answer_dial(&mut self, dial: Dial) -> Client {
+        let (client, conn) = self.new_link(dial.shard);
+        self.tell(dial.shard, Event::Dialed { dial: dial.dial, conn: Some(conn) });
+        client
+    }
+
+    /// Nobody is there.
+    pub fn refuse_dial(&mut self, dial: Dial) {
+        self.tell(dial.shard, Event::Dialed { dial: dial.dial, conn: None });
+    }
+
+    /// Lets a shard do something that no event asks for, and carries out what follows.
+    #[cfg(test)]
+    pub(crate) fn act<R>(
+        &mut self,
+        shard: usize,
+        act: impl FnOnce(&mut Shard, &mut crate::shard::Cx<'_, SimMemory>) -> R,
+    ) -> R {
+        let node = &mut self.nodes[shard];
+        let mut effects = std::mem::take(&mut node.effects);
+        let result = node.shard.act(self.now, &mut node.memory, &mut effects, act);
+        self.carry_out_all(shard, effects);
+        self.run();
+        result
+    }
+
+    fn new_link(&mut self, shard: usize) -> (Client, Conn) {
         let links = &mut self.nodes[shard].links;
         // Places are used again, as a driver does; the shard has heard of the end of the one before.
         let at = links.iter().position(|link| link.is_closed).unwrap_or(links.len());
@@ -408,10 +482,7 @@ impl World {
             Some(place) => *place = link,
             None => links.push(link),
         }
-        let conn = Conn { index: at as u32, generation };
-        let peer = Peer { address: [1; 16], port: 1000 + at as u16 };
-        self.tell(shard, Event::Opened { conn, peer });
-        Client { shard, link: at }
+        (Client { shard, link: at }, Conn { index: at as u32, generation })
     }
 
     /// A connection that has said hello.

@@ -7,6 +7,7 @@ mod data;
 mod forwarding;
 mod idempotence;
 mod lifecycle;
+mod peers;
 mod polling;
 mod pressure;
 mod status;

@@ -1,0 +1,123 @@
+//! Links to the other brokers of a cluster.
+//!
+//! ```text
+//! wanted ─▶ waiting ─▶ dialing ─▶ greeting ─▶ up ─▶ (lost) ─▶ waiting …
+//! ```
+//! One link for each (broker, shard) that this shard has something to say to: [`wanted`]. It goes one way, and the
+//! other broker dials its own for the answers: [`greeting`]. A message is lost with its link, or when there is none
+//! ([`send`]); those of one link arrive in order, and never behind those of a later link of the same shard.
+//! What others say is handed on by its kind: [`incoming`].
+
+mod dialing;
+mod greeting;
+mod incoming;
+mod send;
+mod wanted;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use corelog_protocol::ids::{BrokerId, Incarnation, ShardId};
+use corelog_protocol::peer::PeerIdentity;
+
+use super::event::{Conn, DialId};
+use super::{Cx, Shard};
+use crate::memory::Memory;
+use crate::time::{Monotonic, Nanos};
+
+/// A shard of another broker.
+type Place = (BrokerId, ShardId);
+
+#[derive(Debug)]
+pub(super) struct Peers {
+    /// By where they lead.
+    links: BTreeMap<Place, Link>,
+    /// Accepted from others, by who speaks there: the newest of each.
+    incoming: BTreeMap<Place, Conn>,
+    /// Who was met in this life, and under which incarnation.
+    met: BTreeMap<BrokerId, Incarnation>,
+    /// The links are those that this version of the view wants.
+    version: Option<u64>,
+    /// When the next link is to be dialed.
+    pub due_at: Monotonic,
+    next_dial: u64,
+    /// The control part of the frame that is being handed on.
+    control: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Link {
+    address: SocketAddr,
+    state: LinkState,
+    /// The longest that the next wait may be.
+    backoff: Nanos,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum LinkState {
+    Waiting {
+        until: Monotonic,
+    },
+    Dialing {
+        dial: DialId,
+    },
+    /// Connected; the other has not said who it is.
+    Greeting {
+        conn: Conn,
+    },
+    Up {
+        conn: Conn,
+        other: PeerIdentity,
+    },
+}
+
+impl Default for Peers {
+    fn default() -> Self {
+        Self {
+            links: BTreeMap::new(),
+            incoming: BTreeMap::new(),
+            met: BTreeMap::new(),
+            version: None,
+            due_at: Monotonic(u64::MAX),
+            next_dial: 0,
+            control: Vec::new(),
+        }
+    }
+}
+
+impl Peers {
+    /// Links over which something can be sent.
+    pub fn links_up(&self) -> u64 {
+        self.links.values().filter(|link| matches!(link.state, LinkState::Up { .. })).count() as u64
+    }
+
+    /// The link that leads there, if it is up.
+    fn conn_to(&self, place: Place) -> Option<Conn> {
+        match self.links.get(&place)?.state {
+            LinkState::Up { conn, .. } => Some(conn),
+            _ => None,
+        }
+    }
+}
+
+impl Shard {
+    /// A link is up: what was said over the one before may be lost.
+    pub(super) fn on_peer_up<M: Memory>(
+        &mut self,
+        _cx: &mut Cx<'_, M>,
+        _broker: BrokerId,
+        _shard: ShardId,
+    ) {
+        self.counters.peer_links_made += 1;
+    }
+
+    /// A link that was up is gone, and dialed again soon.
+    pub(super) fn on_peer_down<M: Memory>(
+        &mut self,
+        _cx: &mut Cx<'_, M>,
+        _broker: BrokerId,
+        _shard: ShardId,
+    ) {
+        self.counters.peer_links_lost += 1;
+    }
+}
