@@ -23,7 +23,7 @@ impl Shard {
         self.started_at = cx.now.monotonic;
         self.is_started = true;
         if self.config.shard == ShardId(0) {
-            self.keeper = Some(MetadataKeeper::new(self.config.shards));
+            self.keeper = Some(MetadataKeeper::new(&self.config));
             self.make_lane(cx, LaneId::METADATA, DirectoryId(0));
         } else if self.view.version() > 0 {
             // The view was faster than the start.

@@ -14,6 +14,7 @@ use super::batch::CheckedBatch;
 use crate::disk::DirectoryId;
 pub use crate::metadata::Change;
 use crate::metadata::view::View;
+use crate::replica::LaneReport;
 
 /// Names a question to whoever asked it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -60,6 +61,8 @@ pub enum ShardMessage {
     Status {
         token: Token,
     },
+    /// To shard 0: what a replica here has to say to the leader of the metadata.
+    LaneReport(LaneReport),
     Answer {
         token: Token,
         answer: Answer,

@@ -3,12 +3,18 @@
 //!
 //! ```text
 //! change → queue → proposed to the group → committed: applied → view to all → applied everywhere: answered
+//!     └──► another broker leads the group: asked there ────────────────────────────┘
 //! ```
-//! The group's records are entries of lane 0: see `group.rs`. It has one member yet, so a command is
-//! committed when it is durable here, and a boot waits for no election.
+//! The group's records are entries of lane 0: see `group`. Its members are the brokers of the cluster, which speak
+//! through `peers`; what is asked of its leader is in `asked`, how a cluster begins in `registration`, and what
+//! the leader does for lanes in `lanes`. In a group of one a command is committed when it is durable here, and a
+//! start waits for no election.
 
+mod asked;
 mod group;
+mod lanes;
 mod peers;
+mod registration;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,25 +26,44 @@ use super::effect::Effect;
 use super::lane::{LaneState, Origin};
 use super::message::{Answer, Change, Refusal, ShardMessage};
 use super::route::METADATA_LOST;
-use super::{Cx, Shard};
-use crate::disk::DirectoryId;
-use crate::limits::CHANGES_QUEUED_MAX;
+use super::{Cx, Shard, ShardConfig};
+use crate::limits::{CHANGES_QUEUED_MAX, RETRY_AFTER_MS};
 use crate::log::{AppendError, Replayed};
 use crate::memory::Memory;
-use crate::metadata::consensus::{Fold, Group, ProposeError, Record};
+use crate::metadata::consensus::{Fold, Group, ProposeError, Record, Role};
+use crate::metadata::failover::{Failover, FailoverConfig};
 use crate::metadata::state::Outcome;
 use crate::metadata::view::View;
-use crate::metadata::{Command, LaneReplica, State};
+use crate::metadata::{ChangeReply, Command, State};
+use asked::Asked;
 use group::Records;
-
-/// A broker alone.
-const FIRST_BROKER: BrokerId = BrokerId(1);
 
 /// The metadata lane is the first of shard 0.
 pub(super) const LANE: usize = 0;
 
+/// Who wants a change, and is to be told what became of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Asker {
+    Here(Origin),
+    /// Another broker, for somebody there.
+    Peer {
+        broker: BrokerId,
+        token: u64,
+    },
+}
+
+/// For whom a command was proposed.
+#[derive(Debug)]
+enum Proposer {
+    Nobody,
+    Asker(Asker),
+    /// The lanes: they want to know if it will not be committed.
+    Failover(Command),
+}
+
 #[derive(Debug)]
 pub(super) struct MetadataKeeper {
+    me: BrokerId,
     pub state: State,
     /// Part of it could not be read, or its directory failed: no more changes.
     pub is_failed: bool,
@@ -50,11 +75,22 @@ pub(super) struct MetadataKeeper {
     /// The disk is full, and records of the group wait for room: no change can be made.
     is_full: bool,
     /// Not proposed yet.
-    queue: VecDeque<(Origin, Change)>,
-    /// Proposed, not committed yet: the context, and who waits, if anybody does.
-    proposed: VecDeque<(u64, Option<Origin>)>,
+    queue: VecDeque<(Asker, Change)>,
+    /// Proposed, not committed yet, by the context.
+    proposed: VecDeque<(u64, Proposer)>,
     next_context: u64,
-    /// Applied, not in force on every shard yet.
+    /// Asked of the leader elsewhere, not answered yet.
+    asked: Asked,
+    /// Decided here for other brokers that do not know it yet.
+    replies: Vec<(BrokerId, ChangeReply)>,
+    /// Ticks of the group that were counted, and how many pass until the next try to register.
+    ticks: u64,
+    register_ticks: u32,
+    /// In a cluster: looks after the leaders of lanes while this broker leads the group.
+    failover: Option<Failover>,
+    /// The version of the state that it has looked at.
+    looked_at: u64,
+    /// Applied, not in force on every shard yet, by the version from which on they are.
     settling: VecDeque<(u64, Origin, Answer)>,
     /// The version of the last view, and the topics that changed since.
     published: u64,
@@ -69,8 +105,10 @@ pub(super) struct MetadataKeeper {
 }
 
 impl MetadataKeeper {
-    pub fn new(shards: u16) -> Self {
+    pub fn new(config: &ShardConfig) -> Self {
+        let failover = FailoverConfig { me: config.broker, detect: config.detect };
         Self {
+            me: config.broker,
             state: State::default(),
             is_failed: false,
             fold: Fold::default(),
@@ -80,18 +118,44 @@ impl MetadataKeeper {
             queue: VecDeque::new(),
             proposed: VecDeque::new(),
             next_context: 0,
+            asked: Asked::new(config.life),
+            replies: Vec::new(),
+            ticks: 0,
+            register_ticks: 0,
+            failover: config.is_clustered().then(|| Failover::new(failover)),
+            looked_at: 0,
             settling: VecDeque::new(),
             published: 0,
             changed: Vec::new(),
             is_changed: false,
-            applied: vec![0; usize::from(shards)],
+            applied: vec![0; usize::from(config.shards)],
             wants_checkpoint: false,
             is_checkpoint_put_off: false,
         }
     }
 
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.proposed.is_empty() && self.settling.is_empty()
+        self.queue.is_empty()
+            && self.proposed.is_empty()
+            && self.settling.is_empty()
+            && self.asked.is_empty()
+    }
+
+    pub fn is_leading(&self) -> bool {
+        self.group.as_ref().is_some_and(|group| group.status().role == Role::Leader)
+    }
+
+    /// The other broker that leads the group, as far as that is known.
+    fn leader_elsewhere(&self) -> Option<BrokerId> {
+        let leader = self.group.as_ref()?.status().leader?;
+        // Members are brokers.
+        u32::try_from(leader.0).ok().map(BrokerId).filter(|id| *id != self.me)
+    }
+
+    /// Who asked is answered when this version is in force on every shard.
+    fn settle_later(&mut self, version: u64, origin: Origin, answer: Answer) {
+        let at = self.settling.partition_point(|(earlier, ..)| *earlier <= version);
+        self.settling.insert(at, (version, origin, answer));
     }
 
     pub fn on_rolled(&mut self) {
@@ -118,23 +182,35 @@ impl Shard {
         origin: Origin,
         change: Change,
     ) {
-        let refusal = match &self.keeper {
-            None => Some(Refusal::new(ErrorCode::NotLeader, "not the metadata's shard")),
-            Some(_) if self.stopping.is_some() => Some(super::replies::STOPPING),
-            Some(keeper) if keeper.is_failed => Some(METADATA_LOST),
-            Some(_) if self.view.version() == 0 => Some(super::replies::RECOVERING),
-            Some(keeper) if keeper.is_full => Some(metadata_refusal(AppendError::Full)),
-            Some(keeper) if keeper.queue.len() >= CHANGES_QUEUED_MAX => {
-                Some(super::replies::OVERLOADED)
-            }
-            Some(_) => None,
-        };
+        let refusal = self.why_no_change(&change);
+        let is_clustered = self.config.is_clustered();
         match (refusal, &mut self.keeper) {
-            (None, Some(keeper)) => keeper.queue.push_back((origin, change)),
+            (None, Some(keeper)) if is_clustered && !keeper.is_leading() => {
+                self.ask_leader(cx, origin, change);
+            }
+            (None, Some(keeper)) => keeper.queue.push_back((Asker::Here(origin), change)),
             (refusal, _) => {
                 let refusal = refusal.unwrap_or(METADATA_LOST);
                 self.change_answered(cx, origin, Answer::Refused(refusal));
             }
+        }
+    }
+
+    /// Why a change cannot even be queued, if so.
+    fn why_no_change(&self, change: &Change) -> Option<Refusal> {
+        let Some(keeper) = &self.keeper else {
+            return Some(Refusal::new(ErrorCode::NotLeader, "not the metadata's shard"));
+        };
+        // Brokers register before there are lanes for topics.
+        let is_early = keeper.state.lanes().is_empty() || self.view.version() == 0;
+        let is_registration = matches!(change, Change::BrokerRegister { .. });
+        match keeper {
+            _ if self.stopping.is_some() => Some(super::replies::STOPPING),
+            _ if keeper.is_failed => Some(METADATA_LOST),
+            _ if is_early && !is_registration => Some(super::replies::RECOVERING),
+            _ if keeper.is_full => Some(metadata_refusal(AppendError::Full)),
+            _ if keeper.queue.len() >= CHANGES_QUEUED_MAX => Some(super::replies::OVERLOADED),
+            _ => None,
         }
     }
 
@@ -150,7 +226,7 @@ impl Shard {
     fn propose<M: Memory>(
         &mut self,
         cx: &mut Cx<'_, M>,
-        origin: Option<Origin>,
+        proposer: Proposer,
         command: &Command,
     ) -> Result<(), NotProposed> {
         let Some(keeper) = &mut self.keeper else { return Err(NotProposed::Later) };
@@ -173,22 +249,9 @@ impl Shard {
             Err(_) => return Err(NotProposed::Later),
         }
         keeper.next_context += 1;
-        keeper.proposed.push_back((context, origin));
+        keeper.proposed.push_back((context, proposer));
         self.drain_group(cx);
         Ok(())
-    }
-
-    /// The first commands of all: which lanes there are.
-    fn propose_boot<M: Memory>(&mut self, cx: &mut Cx<'_, M>) -> Result<(), NotProposed> {
-        let count = u32::from(self.config.lanes_per_shard) * u32::from(self.config.shards);
-        let shards = u32::from(self.config.shards);
-        let directories = u32::from(self.config.directories);
-        // The lanes of one shard are `shards` apart: dealt so, they lie on different disks.
-        let directory =
-            |id: u32| DirectoryId(((id - 1) / shards + (id - 1)) as u16 % directories as u16);
-        let only = |id| [LaneReplica { broker: FIRST_BROKER, directory: directory(id) }].into();
-        let command = Command::Boot { lanes: (1..=count).map(only).collect() };
-        self.propose(cx, None, &command)
     }
 
     /// Proposes what waits, as far as the log has room.
@@ -196,7 +259,6 @@ impl Shard {
         let Some(keeper) = &self.keeper else { return };
         let lane = &self.lanes[LANE];
         let is_idle = keeper.queue.is_empty() && !keeper.is_checkpoint_due();
-        let is_first = keeper.state.lanes().is_empty() && keeper.proposed.is_empty();
         let is_open = lane.state == LaneState::Serving && !lane.is_busy;
         if !is_open || keeper.is_failed || keeper.group.is_none() {
             return;
@@ -205,13 +267,14 @@ impl Shard {
             self.refuse_what_waits(cx);
             return;
         }
-        if is_first && self.stopping.is_none() {
+        if self.is_boot_due() {
             // Full: tried again when the log says that there is room.
             if self.propose_boot(cx).is_err() {
                 self.lanes[LANE].is_busy = true;
             }
             return;
         }
+        self.drive_lanes(cx);
         if is_idle {
             return;
         }
@@ -229,26 +292,27 @@ impl Shard {
             if keeper.has_records_waiting() {
                 break;
             }
-            let Some((origin, change)) = keeper.queue.front() else { break };
-            let origin = *origin;
-            let command = change.command(&keeper.state);
-            let refused = match command {
-                Err(outcome) => outcome_answer(outcome),
-                Ok(command) => match self.propose(cx, Some(origin), &command) {
+            let Some((asker, change)) = keeper.queue.front() else { break };
+            let asker = *asker;
+            let decided = match change.command(&keeper.state) {
+                Err(outcome) => Err(outcome),
+                Ok(command) => Ok(match self.propose(cx, Proposer::Asker(asker), &command) {
                     Ok(()) => {
                         self.counters.metadata_commands += 1;
-                        let keeper = self.keeper.as_mut().expect("looked up above");
-                        keeper.queue.pop_front();
-                        continue;
+                        None
                     }
                     Err(NotProposed::Later) => break,
-                    Err(NotProposed::Refused(refusal)) => Answer::Refused(refusal),
-                },
+                    Err(NotProposed::Refused(refusal)) => Some(refusal),
+                }),
             };
             if let Some(keeper) = &mut self.keeper {
                 keeper.queue.pop_front();
             }
-            self.change_answered(cx, origin, refused);
+            match decided {
+                Ok(None) => {}
+                Ok(Some(refusal)) => self.refuse_change(cx, asker, refusal),
+                Err(outcome) => self.change_decided(cx, asker, outcome),
+            }
         }
     }
 
@@ -260,8 +324,8 @@ impl Shard {
             None if keeper.is_full => metadata_refusal(AppendError::Full),
             None => return,
         };
-        for (origin, _) in std::mem::take(&mut keeper.queue) {
-            self.change_answered(cx, origin, Answer::Refused(refusal));
+        for (asker, _) in std::mem::take(&mut keeper.queue) {
+            self.refuse_change(cx, asker, refusal);
         }
     }
 
@@ -272,8 +336,8 @@ impl Shard {
         let since = std::mem::replace(&mut keeper.published, state.version());
         let changed = std::mem::take(&mut keeper.changed);
         let view = Arc::new(match keeper.is_failed {
-            true => View::lost(FIRST_BROKER, state),
-            false => View::new(FIRST_BROKER, state, since, changed),
+            true => View::lost(keeper.me, state),
+            false => View::new(keeper.me, state, since, changed),
         });
         for to in (1..self.config.shards).map(ShardId) {
             let message = Box::new(ShardMessage::View(Arc::clone(&view)));
@@ -293,6 +357,12 @@ impl Shard {
         let Some(keeper) = &mut self.keeper else { return };
         let Some(applied) = keeper.applied.get_mut(usize::from(shard.0)) else { return };
         *applied = version.max(*applied);
+        self.settle_changes(cx);
+    }
+
+    /// Answers whose change is in force on every shard.
+    fn settle_changes<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
+        let Some(keeper) = &self.keeper else { return };
         let everywhere = keeper.applied.iter().copied().min().unwrap_or(0);
         while let Some(keeper) = &mut self.keeper
             && keeper.settling.front().is_some_and(|(version, ..)| *version <= everywhere)
@@ -310,13 +380,16 @@ impl Shard {
         keeper.records = Records::default();
         let queue = std::mem::take(&mut keeper.queue);
         let proposed = std::mem::take(&mut keeper.proposed);
-        for (origin, _) in queue {
-            self.change_answered(cx, origin, Answer::Refused(METADATA_LOST));
+        for (asker, _) in queue {
+            self.refuse_change(cx, asker, METADATA_LOST);
         }
         let unknown = Refusal::new(ErrorCode::StorageFailed, "the data directory failed meanwhile");
-        for (_, origin) in proposed {
-            self.change_answered(cx, origin.unwrap_or(Origin::Nobody), Answer::Refused(unknown));
+        for (_, proposer) in proposed {
+            if let Proposer::Asker(asker) = proposer {
+                self.refuse_change(cx, asker, unknown);
+            }
         }
+        self.give_up_asked(cx);
     }
 
     /// Recovery found an entry that is not a batch.
@@ -341,7 +414,11 @@ enum NotProposed {
     Refused(Refusal),
 }
 
-const NO_LEADER: Refusal = Refusal::new(ErrorCode::NotLeader, "the metadata has no leader here");
+const NO_LEADER: Refusal = Refusal {
+    code: ErrorCode::NotLeader,
+    retry_after_ms: RETRY_AFTER_MS,
+    message: "the metadata has no leader here",
+};
 
 fn outcome_answer(outcome: Outcome) -> Answer {
     let refused = |code, message| Answer::Refused(Refusal::new(code, message));

@@ -193,6 +193,11 @@ impl Shard {
         self.peers.links_up()
     }
 
+    /// Whether this broker leads the metadata's group, as far as it knows. On shard 0 only.
+    pub fn is_leading_metadata(&self) -> bool {
+        self.keeper.as_ref().is_some_and(MetadataKeeper::is_leading)
+    }
+
     /// The metadata as this shard sees it.
     pub fn view(&self) -> &Arc<View> {
         &self.view

@@ -150,6 +150,7 @@ impl Shard {
                 let values = self.counter_values(cx);
                 self.answer(cx, origin(token), Answer::Counters(values));
             }
+            ShardMessage::LaneReport(report) => self.report_lane(cx, report),
             ShardMessage::Answer { token, answer } => {
                 if let Answer::Fetched { payload, .. } = &answer
                     && !payload.is_empty()

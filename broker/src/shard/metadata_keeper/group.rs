@@ -5,19 +5,19 @@ use std::collections::VecDeque;
 
 use corelog_protocol::ErrorCode;
 use corelog_protocol::entry::EntryKind;
-use corelog_protocol::ids::Lsn;
+use corelog_protocol::ids::{BrokerId, Lsn};
 
-use super::{FIRST_BROKER, LANE, MetadataKeeper, outcome_answer};
+use super::{Asker, LANE, MetadataKeeper, Proposer, outcome_answer};
 use crate::log::{AppendError, Body, NO_PARTITION, NewEntry};
 use crate::memory::Memory;
 use crate::metadata::consensus::{
-    Group, GroupConfig, Members, Output, Payload, RecordNumber, ReplicaId,
+    Group, GroupConfig, Members, Output, Payload, PeerMessage, RecordNumber, ReplicaId, Role,
 };
 use crate::metadata::state::Outcome;
-use crate::metadata::{Command, State};
+use crate::metadata::{ChangeReply, ChangeResult, Command, State};
 use crate::random::Random;
-use crate::shard::message::{Answer, Refusal};
-use crate::shard::{Cx, Shard};
+use crate::shard::message::Refusal;
+use crate::shard::{Cx, Shard, ShardConfig};
 
 /// Records between the group and the disk.
 #[derive(Debug, Default)]
@@ -35,30 +35,19 @@ impl MetadataKeeper {
     pub fn replay(&mut self, kind: u8, body: &[u8]) {
         if kind == EntryKind::Consensus.to_wire() {
             self.fold.on_record(body);
-        } else if !self.fold.is_empty() {
-            // Brokers before the group wrote commands as entries. One that does so again is older than
-            // the data, and has not seen what the records say.
-            self.is_failed = true;
-        } else if kind == EntryKind::Metadata.to_wire() {
-            self.is_failed |= !apply(&mut self.state, body);
-        } else if kind == EntryKind::Checkpoint.to_wire() {
-            match State::from_image(body) {
-                Ok(state) => self.state = state,
-                Err(_) => self.is_failed = true,
-            }
         }
     }
 
-    /// All entries were folded: the group goes on from them, or begins with what older brokers wrote.
-    fn end_replay(&mut self, is_corrupt: bool, random: Random) {
+    /// All entries were folded: the group goes on from them, or begins, if there was none.
+    fn end_replay(&mut self, config: &ShardConfig, is_corrupt: bool, random: Random) {
         // A lost command may have given out ids: what is there is served, nothing is changed.
         self.is_failed |= is_corrupt;
         let fold = std::mem::take(&mut self.fold);
-        let me = ReplicaId(u64::from(FIRST_BROKER.0));
-        let config = GroupConfig::new(me);
+        let members = first_members(config);
+        let config = group_config(config);
         if fold.is_empty() {
             if !self.is_failed {
-                let members = Members::of_voters(&[me]);
+                let members = Members::of_voters(&members);
                 let image = self.state.image().into();
                 self.group = Some(Group::bootstrap(config, members, image, random));
             }
@@ -101,6 +90,21 @@ impl MetadataKeeper {
     }
 }
 
+/// The brokers that begin the group: those of the configuration, or this one alone.
+fn first_members(config: &ShardConfig) -> Vec<ReplicaId> {
+    let member = |id: BrokerId| ReplicaId(u64::from(id.0));
+    match config.is_clustered() {
+        true => config.cluster_brokers.iter().map(|(id, _)| member(*id)).collect(),
+        false => vec![member(config.broker)],
+    }
+}
+
+/// Heartbeats every 100 ms; an election after 300 to 550 ms without one.
+fn group_config(config: &ShardConfig) -> GroupConfig {
+    let new = GroupConfig::new(ReplicaId(u64::from(config.broker.0)));
+    GroupConfig { heartbeat_ticks: 2, election_ticks: 6, ..new }
+}
+
 /// False if a newer broker wrote it: what it did is unknown here.
 fn apply(state: &mut State, command: &[u8]) -> bool {
     let command = Command::decode(command);
@@ -116,15 +120,18 @@ impl Shard {
     ) {
         let random = Random::new(self.random.next_u64());
         let Some(keeper) = &mut self.keeper else { return };
-        keeper.end_replay(is_corrupt, random);
+        keeper.end_replay(&self.config, is_corrupt, random);
         // What was committed comes first; the election of a group of one needs nobody's answer.
-        self.hear_group();
-        if let Some(group) = self.keeper.as_mut().and_then(|keeper| keeper.group.as_mut()) {
+        self.hear_group(cx);
+        let is_clustered = self.config.is_clustered();
+        if let Some(keeper) = self.keeper.as_mut().filter(|_| !is_clustered)
+            && let Some(group) = &mut keeper.group
+        {
             group.campaign();
         }
-        self.hear_group();
+        self.hear_group(cx);
         if let Some(keeper) = &mut self.keeper
-            && (keeper.is_failed || !keeper.state.lanes().is_empty())
+            && (keeper.is_failed || keeper.state.version() > 0)
         {
             keeper.is_changed = false;
             self.publish_view(cx);
@@ -133,10 +140,14 @@ impl Shard {
 
     /// A tick of the group's time has passed.
     pub(in crate::shard) fn tick_keeper<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
-        if let Some(group) = self.keeper.as_mut().and_then(|keeper| keeper.group.as_mut()) {
+        let Some(keeper) = &mut self.keeper else { return };
+        keeper.ticks += 1;
+        if let Some(group) = &mut keeper.group {
             group.tick();
         }
         self.drain_group(cx);
+        self.register_broker(cx);
+        self.expire_asked(cx);
     }
 
     /// Everything in lane 0 through this LSN is durable.
@@ -168,47 +179,50 @@ impl Shard {
 
     /// Carries out what the group orders, and publishes what has changed by it.
     pub(super) fn drain_group<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
-        let dropped = self.hear_group();
+        let dropped = self.hear_group(cx);
         self.append_records(cx);
         if self.keeper.as_mut().is_some_and(|keeper| std::mem::take(&mut keeper.is_changed)) {
             self.publish_view(cx);
         }
-        for (origin, is_lost) in dropped {
+        if let Some(keeper) = self.keeper.as_mut().filter(|keeper| !keeper.replies.is_empty()) {
+            for (broker, reply) in std::mem::take(&mut keeper.replies) {
+                self.reply_to_peer(cx, broker, reply);
+            }
+        }
+        for (proposer, is_lost) in dropped {
             let refusal = match is_lost {
                 true => Refusal::new(ErrorCode::NotLeader, "another leader's change came first"),
                 false => Refusal::new(ErrorCode::OutcomeUnknown, "the leader changed meanwhile"),
             };
-            self.change_answered(cx, origin, Answer::Refused(refusal));
+            match proposer {
+                Proposer::Nobody => {}
+                Proposer::Asker(asker) => self.refuse_change(cx, asker, refusal),
+                Proposer::Failover(command) => self.lane_command_dropped(&command),
+            }
         }
     }
 
-    /// Applies what is committed. Returns who proposed what will not be, and whether that is certain.
-    fn hear_group(&mut self) -> Vec<(crate::shard::lane::Origin, bool)> {
+    /// Applies what is committed, and sends what is to be sent. Returns for whom was proposed what will not be
+    /// committed, and whether that is certain.
+    fn hear_group<M: Memory>(&mut self, cx: &mut Cx<'_, M>) -> Vec<(Proposer, bool)> {
         let mut dropped = Vec::new();
-        let Some(keeper) = &mut self.keeper else { return dropped };
         let mut is_image_wanted = false;
-        while let Some(output) = keeper.group.as_mut().and_then(Group::poll) {
-            match output {
-                Output::Append { number, body } => keeper.records.waiting.push_back((number, body)),
-                Output::Committed { context, command, .. } => keeper.commit(context, &command),
-                Output::Install(snapshot) => match State::from_image(&snapshot.image) {
-                    Ok(state) => {
-                        keeper.state = state;
-                        keeper.is_changed = true;
-                    }
-                    Err(_) => keeper.is_failed = true,
-                },
-                Output::Dropped { context, is_lost } => {
-                    let origin = keeper.take_proposed(context);
-                    dropped.extend(origin.map(|origin| (origin, is_lost)));
-                }
-                Output::SnapshotWanted => is_image_wanted = true,
-                // Nobody to send to: no broker knows another yet.
-                Output::Send(_) | Output::Members { .. } | Output::Status(_) => {}
+        loop {
+            let Some(keeper) = &mut self.keeper else { return dropped };
+            let messages = keeper.hear_group(&mut dropped, &mut is_image_wanted);
+            // What cannot be sent may make the group say something more, but never for ever.
+            if messages.is_empty() {
+                break;
+            }
+            for message in &messages {
+                self.send_group_message(cx, message);
             }
         }
-        if is_image_wanted && let Some(group) = &mut keeper.group {
-            group.offer_snapshot(keeper.state.image().into());
+        if is_image_wanted && let Some(keeper) = &mut self.keeper {
+            let image = keeper.state.image();
+            if let Some(group) = &mut keeper.group {
+                group.offer_snapshot(image.into());
+            }
         }
         dropped
     }
@@ -280,6 +294,47 @@ impl Shard {
 }
 
 impl MetadataKeeper {
+    /// What the group has to say, but for its messages, which are returned.
+    fn hear_group(
+        &mut self,
+        dropped: &mut Vec<(Proposer, bool)>,
+        is_image_wanted: &mut bool,
+    ) -> Vec<PeerMessage> {
+        let mut messages = Vec::new();
+        while let Some(output) = self.group.as_mut().and_then(Group::poll) {
+            match output {
+                Output::Append { number, body } => self.records.waiting.push_back((number, body)),
+                Output::Committed { context, command, .. } => self.commit(context, &command),
+                Output::Install(snapshot) => match State::from_image(&snapshot.image) {
+                    Ok(state) => {
+                        self.state = state;
+                        self.is_changed = true;
+                        // What it changed is not told: the next view follows no other.
+                        self.published = u64::MAX;
+                    }
+                    Err(_) => self.is_failed = true,
+                },
+                Output::Dropped { context, is_lost } => {
+                    dropped.extend(self.take_proposed(context).map(|proposer| (proposer, is_lost)));
+                }
+                Output::SnapshotWanted => *is_image_wanted = true,
+                Output::Send(message) => messages.push(message),
+                Output::Status(status) => {
+                    // A new leader is asked at once.
+                    self.register_ticks = 0;
+                    let now = self.group_time();
+                    if let Some(failover) = &mut self.failover
+                        && status.role == Role::Leader
+                    {
+                        failover.reset(now);
+                    }
+                }
+                Output::Members { .. } => {}
+            }
+        }
+        messages
+    }
+
     fn commit(&mut self, context: Option<u64>, command: &[u8]) {
         let Ok(command) = Command::decode(command) else {
             self.is_failed = true;
@@ -290,136 +345,119 @@ impl MetadataKeeper {
         if let Outcome::Done(topic) = outcome {
             self.changed.push(topic);
         }
-        let origin = context.and_then(|context| self.take_proposed(context));
-        if let Some(origin) = origin {
-            let version = self.state.version();
-            self.settling.push_back((version, origin, outcome_answer(outcome)));
+        let version = self.state.version();
+        match context.and_then(|context| self.take_proposed(context)) {
+            Some(Proposer::Asker(Asker::Here(origin))) => {
+                self.settle_later(version, origin, outcome_answer(outcome));
+            }
+            Some(Proposer::Asker(Asker::Peer { broker, token })) => {
+                let result = ChangeResult::Decided { outcome, version };
+                self.replies.push((broker, ChangeReply { token, result }));
+            }
+            Some(Proposer::Nobody | Proposer::Failover(_)) | None => {}
         }
     }
 
-    /// Who proposed it. None: nobody waits.
-    fn take_proposed(&mut self, context: u64) -> Option<crate::shard::lane::Origin> {
+    /// For whom it was proposed.
+    fn take_proposed(&mut self, context: u64) -> Option<Proposer> {
         let at = self.proposed.iter().position(|(proposed, _)| *proposed == context)?;
-        self.proposed.remove(at).and_then(|(_, origin)| origin)
+        self.proposed.remove(at).map(|(_, proposer)| proposer)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::DirectoryId;
-    use crate::metadata::{LaneReplica, TopicSettings};
+    use crate::metadata::boot::boot;
+    use crate::metadata::{BrokerRecord, TopicSettings};
+    use corelog_protocol::ids::{ClusterId, Incarnation, ShardId};
 
-    const METADATA: u8 = EntryKind::Metadata.to_wire();
-    const CHECKPOINT: u8 = EntryKind::Checkpoint.to_wire();
-    const CONSENSUS: u8 = EntryKind::Consensus.to_wire();
-
-    fn create(state: &State, name: &str) -> Command {
-        let settings = TopicSettings { partitions: 2, retention_ms: None, retention_bytes: None };
-        state.topic_create(name, settings).unwrap()
+    fn config() -> ShardConfig {
+        ShardConfig::new(ShardId(0), 1, ClusterId(1), Incarnation(1))
     }
 
-    /// A disk of a broker before the group, and what it held: an image, and two commands behind it.
-    fn old_disk() -> (Vec<(u8, Vec<u8>)>, State) {
-        let mut state = State::default();
-        let replica = LaneReplica { broker: FIRST_BROKER, directory: DirectoryId(0) };
-        state.apply(&Command::Boot { lanes: vec![[replica].into()] });
-        let mut disk = vec![(CHECKPOINT, state.image())];
-        for name in ["a", "b"] {
-            let command = create(&state, name);
-            disk.push((METADATA, command.encode()));
-            state.apply(&command);
-        }
-        (disk, state)
-    }
+    /// The records in lane 0.
+    type Disk = Vec<Vec<u8>>;
 
-    fn start(disk: &[(u8, Vec<u8>)], is_corrupt: bool) -> MetadataKeeper {
-        let mut keeper = MetadataKeeper::new(1);
-        disk.iter().for_each(|(kind, body)| keeper.replay(*kind, body));
-        keeper.end_replay(is_corrupt, Random::new(1));
+    fn start(disk: &Disk, is_corrupt: bool) -> MetadataKeeper {
+        let config = config();
+        let mut keeper = MetadataKeeper::new(&config);
+        disk.iter().for_each(|body| keeper.replay(EntryKind::Consensus.to_wire(), body));
+        keeper.end_replay(&config, is_corrupt, Random::new(1));
         hear(&mut keeper);
         keeper
     }
 
-    /// What the group orders is appended, and what it commits applied.
     fn hear(keeper: &mut MetadataKeeper) {
-        while let Some(output) = keeper.group.as_mut().and_then(Group::poll) {
-            match output {
-                Output::Append { number, body } => keeper.records.waiting.push_back((number, body)),
-                Output::Committed { context, command, .. } => keeper.commit(context, &command),
-                _ => {}
-            }
-        }
+        let messages = keeper.hear_group(&mut Vec::new(), &mut false);
+        assert!(messages.is_empty(), "there is nobody to speak to");
     }
 
-    fn write(keeper: &mut MetadataKeeper, disk: &mut Vec<(u8, Vec<u8>)>) {
+    fn write(keeper: &mut MetadataKeeper, disk: &mut Disk) {
         let last = keeper.records.waiting.back().expect("some records").0;
-        disk.extend(keeper.records.waiting.drain(..).map(|(_, body)| (CONSENSUS, body)));
+        disk.extend(keeper.records.waiting.drain(..).map(|(_, body)| body));
         keeper.group.as_mut().unwrap().on_durable(last);
         hear(keeper);
     }
 
-    fn lead_and_create(keeper: &mut MetadataKeeper, name: &str) {
-        let command = create(&keeper.state, name).encode();
+    fn propose(keeper: &mut MetadataKeeper, command: &Command) {
         let group = keeper.group.as_mut().unwrap();
-        group.campaign();
-        group.propose(command, 7).unwrap();
+        group.propose(command.encode(), 7).unwrap();
         hear(keeper);
     }
 
-    #[test]
-    fn what_brokers_before_the_group_wrote_is_carried_over() {
-        let (mut disk, state) = old_disk();
-        let mut keeper = start(&disk, false);
-        assert_eq!(keeper.state, state);
-        lead_and_create(&mut keeper, "c");
-        assert!(keeper.state.topic("c").is_none(), "not durable yet");
-        write(&mut keeper, &mut disk);
-        assert!(keeper.state.topic("c").is_some());
-        // A start afterwards knows all of it at once, from the group's records.
-        let again = start(&disk, false);
-        assert!(!again.is_failed);
-        assert_eq!(again.state, keeper.state);
-        // And so does one that finds the old entries gone.
-        disk.drain(..3);
-        assert_eq!(start(&disk, false).state, keeper.state);
+    fn create(keeper: &mut MetadataKeeper, disk: &mut Disk, name: &str) {
+        let settings = TopicSettings { partitions: 2, retention_ms: None, retention_bytes: None };
+        let command = keeper.state.topic_create(name, settings).unwrap();
+        propose(keeper, &command);
+        assert!(keeper.state.topic(name).is_none(), "not durable yet");
+        write(keeper, disk);
+        assert!(keeper.state.topic(name).is_some());
     }
 
-    #[test]
-    fn a_carrying_over_that_was_cut_short_is_done_again() {
-        let (mut disk, state) = old_disk();
-        let mut keeper = start(&disk, false);
-        lead_and_create(&mut keeper, "c");
-        let all = disk.len();
-        write(&mut keeper, &mut disk);
-        for written in all..disk.len() {
-            let keeper = start(&disk[..written], false);
-            assert!(!keeper.is_failed && keeper.group.is_some());
-            assert_eq!(keeper.state, state, "{} records", written - all);
-        }
-    }
-
-    #[test]
-    fn commands_of_an_older_broker_behind_the_records_are_not_guessed_at() {
-        let (mut disk, _) = old_disk();
+    /// A broker alone that has created these topics.
+    fn disk_with(topics: &[&str]) -> (Disk, MetadataKeeper) {
+        let mut disk = Disk::new();
         let mut keeper = start(&disk, false);
         keeper.group.as_mut().unwrap().campaign();
         hear(&mut keeper);
         write(&mut keeper, &mut disk);
-        disk.push((METADATA, create(&keeper.state, "late").encode()));
+        let own = BrokerRecord {
+            id: keeper.me,
+            incarnation: Incarnation(1),
+            life: 1,
+            address: ([127, 0, 0, 1], 7421).into(),
+            rack: "".into(),
+            shards: 1,
+            directories: 1,
+        };
+        propose(&mut keeper, &boot(&[&own], 1, 3));
+        write(&mut keeper, &mut disk);
+        topics.iter().for_each(|name| create(&mut keeper, &mut disk, name));
+        (disk, keeper)
+    }
+
+    #[test]
+    fn a_start_goes_on_from_the_records() {
+        let (disk, keeper) = disk_with(&["a", "b"]);
         let again = start(&disk, false);
-        assert!(again.is_failed && again.group.is_none());
-        assert_eq!(again.state, keeper.state, "what the records say is served");
+        assert!(!again.is_failed && again.group.is_some());
+        assert_eq!(again.state, keeper.state);
+    }
+
+    #[test]
+    fn a_first_start_that_was_cut_short_is_done_again() {
+        let (disk, _) = disk_with(&[]);
+        for written in 0..disk.len() {
+            let keeper = start(&disk[..written].to_vec(), false);
+            assert!(!keeper.is_failed && keeper.group.is_some(), "{written} records");
+            assert_eq!(keeper.state, State::default(), "{written} records");
+        }
     }
 
     #[test]
     fn damaged_metadata_is_served_as_far_as_it_goes_and_never_changed() {
-        let (mut disk, _) = old_disk();
-        let mut keeper = start(&disk, false);
-        for name in ["c", "d"] {
-            lead_and_create(&mut keeper, name);
-            write(&mut keeper, &mut disk);
-        }
+        let (mut disk, keeper) = disk_with(&["b", "c", "d"]);
         let whole = start(&disk, true);
         assert!(whole.is_failed && whole.group.is_none(), "what is missing is not known");
         assert_eq!(whole.state, keeper.state);

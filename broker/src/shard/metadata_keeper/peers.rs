@@ -1,49 +1,86 @@
-//! What other brokers say of the metadata. The group has one member yet: it is counted, and lost.
+//! What the members of the metadata's group say to each other, on its way out and in.
 
-use corelog_protocol::ids::BrokerId;
+use corelog_protocol::frame::FrameKind;
+use corelog_protocol::ids::{BrokerId, ShardId};
 
+use super::MetadataKeeper;
 use crate::memory::{Memory, Piece};
+use crate::metadata::consensus::{PeerBody, PeerMessage, Refused, ReplicaId};
 use crate::shard::{Cx, Shard};
 
+impl MetadataKeeper {
+    fn on_not_sent(&mut self, to: ReplicaId, has_snapshot: bool) {
+        let Some(group) = &mut self.group else { return };
+        group.on_unreachable(to);
+        if has_snapshot {
+            group.on_snapshot_sent(to, false);
+        }
+    }
+}
+
 impl Shard {
-    /// A message of the group.
+    /// A message of this broker's member. If it cannot be sent, the group is told.
+    pub(super) fn send_group_message<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        message: &PeerMessage,
+    ) {
+        // Members are brokers.
+        let Ok(to) = u32::try_from(message.to.0).map(BrokerId) else { return };
+        let kind = FrameKind::PeerMetadata;
+        if !self.send_peer(cx, to, ShardId(0), kind, &message.encode(), &[])
+            && let Some(keeper) = &mut self.keeper
+        {
+            keeper.on_not_sent(message.to, matches!(message.body, PeerBody::Snapshot(_)));
+        }
+    }
+
+    /// A message of another member.
     pub(in crate::shard) fn on_peer_metadata<M: Memory>(
         &mut self,
-        _cx: &mut Cx<'_, M>,
-        _from: BrokerId,
-        _control: &[u8],
+        cx: &mut Cx<'_, M>,
+        from: BrokerId,
+        control: &[u8],
         _payload: Piece,
     ) {
-        self.counters.peer_frames_dropped += 1;
+        let Some(keeper) = &mut self.keeper else {
+            self.counters.peer_frames_dropped += 1;
+            return;
+        };
+        keeper.on_heard(from);
+        let message = PeerMessage::decode(control)
+            .ok()
+            .filter(|message| message.from == ReplicaId(u64::from(from.0)));
+        let Some(message) = message else {
+            self.counters.frames_malformed += 1;
+            return;
+        };
+        // Not recovered yet, or failed: it takes part in nothing.
+        let Some(group) = &mut keeper.group else {
+            self.counters.peer_frames_dropped += 1;
+            return;
+        };
+        match group.on_message(&message) {
+            Ok(()) => {}
+            Err(Refused::Amnesia { .. }) => {
+                // Its disk was lost, or is an old one: nothing that it says counts.
+                self.fail_keeper(cx);
+                return self.publish_view(cx);
+            }
+            Err(_) => self.counters.peer_frames_dropped += 1,
+        }
+        self.drain_group(cx);
     }
 
-    /// What a replica's log holds.
-    pub(in crate::shard) fn on_peer_fence<M: Memory>(
+    /// The link to shard 0 of a broker is gone: what is on its way there is lost.
+    pub(in crate::shard) fn on_metadata_peer_down<M: Memory>(
         &mut self,
-        _cx: &mut Cx<'_, M>,
-        _from: BrokerId,
-        _control: &[u8],
+        cx: &mut Cx<'_, M>,
+        broker: BrokerId,
     ) {
-        self.counters.peer_frames_dropped += 1;
-    }
-
-    /// A change that somebody asked of the other broker.
-    pub(in crate::shard) fn on_peer_change<M: Memory>(
-        &mut self,
-        _cx: &mut Cx<'_, M>,
-        _from: BrokerId,
-        _control: &[u8],
-    ) {
-        self.counters.peer_frames_dropped += 1;
-    }
-
-    /// What became of a change that was asked of the other broker.
-    pub(in crate::shard) fn on_peer_change_reply<M: Memory>(
-        &mut self,
-        _cx: &mut Cx<'_, M>,
-        _from: BrokerId,
-        _control: &[u8],
-    ) {
-        self.counters.peer_frames_dropped += 1;
+        let Some(keeper) = &mut self.keeper else { return };
+        keeper.on_not_sent(ReplicaId(u64::from(broker.0)), true);
+        self.drain_group(cx);
+        self.give_up_asked_of(cx, broker);
     }
 }

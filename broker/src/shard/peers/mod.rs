@@ -114,10 +114,13 @@ impl Shard {
     /// A link that was up is gone, and dialed again soon.
     pub(super) fn on_peer_down<M: Memory>(
         &mut self,
-        _cx: &mut Cx<'_, M>,
-        _broker: BrokerId,
-        _shard: ShardId,
+        cx: &mut Cx<'_, M>,
+        broker: BrokerId,
+        shard: ShardId,
     ) {
         self.counters.peer_links_lost += 1;
+        if shard == ShardId(0) {
+            self.on_metadata_peer_down(cx, broker);
+        }
     }
 }

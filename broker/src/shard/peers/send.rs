@@ -14,10 +14,6 @@ impl Shard {
     ///
     /// # Panics
     /// If control and payload are longer than `FRAME_BYTES_HARD`.
-    #[cfg_attr(
-        not(all(test, feature = "sim")),
-        expect(dead_code, reason = "replication and the metadata's group begin to speak next")
-    )]
     pub(in crate::shard) fn send_peer<M: Memory>(
         &mut self,
         cx: &mut Cx<'_, M>,

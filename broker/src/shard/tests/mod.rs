@@ -6,6 +6,7 @@ mod conversation;
 mod data;
 mod forwarding;
 mod idempotence;
+mod keepers;
 mod lifecycle;
 mod peers;
 mod polling;

@@ -1,0 +1,125 @@
+//! The leaders of lanes, as the leader of the metadata's group looks after them: `metadata/failover.rs` decides, here it
+//! hears, gets the time, and has its commands proposed.
+//!
+//! Its time is the group's: ticks that were counted. A process that was paused counts one, and so blames nobody for
+//! what it did not hear.
+
+use corelog_protocol::frame::FrameKind;
+use corelog_protocol::ids::{BrokerId, ShardId};
+
+use super::{MetadataKeeper, Proposer};
+use crate::limits::GROUP_TICK_MS;
+use crate::memory::Memory;
+use crate::metadata::Command;
+use crate::replica::LaneReport;
+use crate::shard::{Cx, Shard};
+use crate::time::{Monotonic, Nanos};
+
+impl MetadataKeeper {
+    /// The time that lanes are looked after by.
+    pub(super) fn group_time(&self) -> Monotonic {
+        Monotonic(0) + Nanos(self.ticks.saturating_mul(Nanos::from_millis(GROUP_TICK_MS).0))
+    }
+
+    pub(super) fn on_heard(&mut self, from: BrokerId) {
+        let now = self.group_time();
+        if let Some(failover) = &mut self.failover {
+            failover.on_heard(from, now);
+        }
+    }
+}
+
+impl Shard {
+    /// What a replica of this broker has to say to the leader of the metadata. Lost if none is known: it is said
+    /// again while it holds.
+    pub(in crate::shard) fn report_lane<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        report: LaneReport,
+    ) {
+        let Some(keeper) = &self.keeper else {
+            let message = Box::new(crate::shard::message::ShardMessage::LaneReport(report));
+            let to = ShardId(0);
+            return cx.effects.push(crate::shard::effect::Effect::Tell { to, message });
+        };
+        if keeper.is_leading() {
+            self.on_lane_report(cx, self.config.broker, report);
+        } else if let Some(leader) = keeper.leader_elsewhere() {
+            let kind = FrameKind::PeerFence;
+            self.send_peer(cx, leader, ShardId(0), kind, &report.encode(), &[]);
+        }
+    }
+
+    /// What a replica on another broker reports.
+    pub(in crate::shard) fn on_peer_fence<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        from: BrokerId,
+        control: &[u8],
+    ) {
+        match LaneReport::decode(control) {
+            Ok(report) => self.on_lane_report(cx, from, report),
+            Err(_) => self.counters.frames_malformed += 1,
+        }
+    }
+
+    fn on_lane_report<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        from: BrokerId,
+        report: LaneReport,
+    ) {
+        let Some(keeper) = self.keeper.as_mut().filter(|keeper| keeper.is_leading()) else {
+            return;
+        };
+        let now = keeper.group_time();
+        let Some(failover) = &mut keeper.failover else { return };
+        match report {
+            LaneReport::Answered(answer) => failover.on_answer(from, &answer, now),
+            LaneReport::Resigned { lane, epoch } => failover.on_resign(from, lane, epoch, now),
+            LaneReport::Settled { lane, epoch } => {
+                let is_due = keeper.state.lane(lane).is_some_and(|record| {
+                    record.epoch == epoch
+                        && record.leader_id() == Some(from)
+                        && record.before.is_some()
+                });
+                if is_due {
+                    // Not now: it is reported again.
+                    _ = self.propose(cx, Proposer::Nobody, &Command::LaneSettled { lane, epoch });
+                }
+            }
+        }
+    }
+
+    /// Proposes what is due for the lanes.
+    pub(super) fn drive_lanes<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
+        let Some(keeper) = self.keeper.as_mut().filter(|keeper| keeper.is_leading()) else {
+            return;
+        };
+        let now = keeper.group_time();
+        let version = keeper.state.version();
+        let Some(failover) = &mut keeper.failover else { return };
+        let is_due = failover.next_deadline().is_some_and(|deadline| deadline <= now);
+        if !is_due && keeper.looked_at == version {
+            return;
+        }
+        keeper.looked_at = version;
+        let mut are_refused = false;
+        for command in failover.tick(now, &keeper.state) {
+            let proposer = Proposer::Failover(command.clone());
+            are_refused = are_refused || self.propose(cx, proposer, &command).is_err();
+            if are_refused {
+                self.lane_command_dropped(&command);
+            }
+        }
+    }
+
+    pub(super) fn lane_command_dropped(&mut self, command: &Command) {
+        let Some(keeper) = &mut self.keeper else { return };
+        // Tried again with the next tick: at once it would be refused again.
+        let next = keeper.group_time() + Nanos::from_millis(GROUP_TICK_MS);
+        if let Some(failover) = &mut keeper.failover {
+            failover.on_dropped(command, next);
+        }
+    }
+}
