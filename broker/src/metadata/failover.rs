@@ -50,7 +50,7 @@ struct LaneWatch {
 #[derive(Clone, Debug)]
 pub struct Failover {
     config: FailoverConfig,
-    /// When the leadership began: until then everybody counts as heard.
+    /// When the leadership began: then those counted as heard of whom nothing was known.
     began_at: Monotonic,
     heard: BTreeMap<BrokerId, Monotonic>,
     lanes: BTreeMap<LaneId, LaneWatch>,
@@ -68,15 +68,16 @@ impl Failover {
         }
     }
 
-    /// The leadership was gained: everybody counts as heard now, and nothing is on its way.
-    pub fn reset(&mut self, now: Monotonic) {
+    /// The leadership was gained: everybody counts as heard now, and nothing is on its way. Of the leader before,
+    /// which speaks to all, it is known when it was heard: that it was not for a while is why there was an election.
+    pub fn reset(&mut self, now: Monotonic, before: Option<BrokerId>) {
         self.began_at = now;
-        self.heard.clear();
+        self.heard.retain(|broker, _| Some(*broker) == before);
         self.lanes.clear();
         self.next_deadline = Some(now);
     }
 
-    /// A broker has said anything.
+    /// A broker has said anything. Also to be told while another broker leads.
     pub fn on_heard(&mut self, broker: BrokerId, now: Monotonic) {
         let heard = self.heard.entry(broker).or_insert(now);
         *heard = now.max(*heard);
@@ -118,8 +119,7 @@ impl Failover {
 
     /// When a broker counts as gone, if nothing is heard of it.
     fn silent_at(&self, broker: BrokerId) -> Monotonic {
-        let heard = self.heard.get(&broker).copied().unwrap_or(Monotonic(0));
-        heard.max(self.began_at) + self.config.detect
+        self.heard.get(&broker).copied().unwrap_or(self.began_at) + self.config.detect
     }
 
     /// When [`Self::tick`] has something to do, if nothing happens before and the state stays as it is.

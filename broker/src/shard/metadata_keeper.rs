@@ -86,6 +86,8 @@ pub(super) struct MetadataKeeper {
     /// Ticks of the group that were counted, and how many pass until the next try to register.
     ticks: u64,
     register_ticks: u32,
+    /// The other broker that led the group last.
+    led_by: Option<BrokerId>,
     /// In a cluster: looks after the leaders of lanes while this broker leads the group.
     failover: Option<Failover>,
     /// The version of the state that it has looked at.
@@ -122,6 +124,7 @@ impl MetadataKeeper {
             replies: Vec::new(),
             ticks: 0,
             register_ticks: 0,
+            led_by: None,
             failover: config.is_clustered().then(|| Failover::new(failover)),
             looked_at: 0,
             settling: VecDeque::new(),

@@ -38,7 +38,7 @@ impl Cluster {
         let command = boot(&state.brokers().collect::<Vec<_>>(), 1, 3);
         state.apply(&command);
         let mut failover = Failover::new(FailoverConfig { me: ME, detect: DETECT });
-        failover.reset(ms(0));
+        failover.reset(ms(0), None);
         Self { state, failover }
     }
 
@@ -137,9 +137,20 @@ fn the_leader_of_the_metadata_never_takes_itself_for_gone() {
 #[test]
 fn a_leadership_that_begins_counts_everybody_as_heard() {
     let mut cluster = Cluster::led();
-    cluster.failover.reset(ms(9_000));
+    cluster.failover.reset(ms(9_000), None);
     assert_eq!(cluster.run(9_499), 0);
     assert_eq!(cluster.run(9_500), 2);
+}
+
+#[test]
+fn the_leader_before_is_not_waited_for_once_more() {
+    let mut cluster = Cluster::led();
+    cluster.hear(&[2, 3], 8_600);
+    cluster.failover.reset(ms(9_000), Some(BrokerId(2)));
+    assert_eq!(cluster.run(9_099), 0);
+    assert_eq!(cluster.run(9_100), 1);
+    assert_eq!(cluster.leaders(), [(1, 1), (2, 0), (1, 3)]);
+    assert_eq!(cluster.run(9_500), 1);
 }
 
 #[test]

@@ -323,10 +323,11 @@ impl MetadataKeeper {
                     // A new leader is asked at once.
                     self.register_ticks = 0;
                     let now = self.group_time();
+                    self.led_by = self.leader_elsewhere().or(self.led_by);
                     if let Some(failover) = &mut self.failover
                         && status.role == Role::Leader
                     {
-                        failover.reset(now);
+                        failover.reset(now, self.led_by);
                     }
                 }
                 Output::Members { .. } => {}
