@@ -339,6 +339,9 @@ impl Log {
         self.cache.push(CachedCommit {
             slot,
             capacity: building.capacity,
+            len: building.len as u32,
+            first_lsn: building.first_lsn,
+            end_lsn: self.next_lsn,
             marks: building.marks,
             end_position: active.position,
             sequence: active.sequence,

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use corelog_protocol::ids::Offset;
+use corelog_protocol::ids::{Lsn, Offset};
 
 use crate::memory::{Memory, Slot};
 
@@ -21,6 +21,10 @@ pub struct Mark {
 pub struct CachedCommit {
     pub slot: Slot,
     pub capacity: usize,
+    /// Bytes of its header and entries.
+    pub len: u32,
+    pub first_lsn: Lsn,
+    pub end_lsn: Lsn,
     pub marks: Vec<Mark>,
     /// Where the commit ends in its file.
     pub end_position: u64,
@@ -54,6 +58,13 @@ impl Cache {
 
     pub fn get(&self, number: u64) -> Option<&CachedCommit> {
         self.commits.get(usize::try_from(number.checked_sub(self.first)?).ok()?)
+    }
+
+    /// The commits from the one on that has this entry; `None` if it has left, or never was here.
+    pub fn from(&self, lsn: Lsn) -> Option<impl Iterator<Item = &CachedCommit>> {
+        let at = self.commits.partition_point(|commit| commit.end_lsn <= lsn);
+        let has_it = self.commits.get(at).is_some_and(|commit| commit.first_lsn <= lsn);
+        has_it.then(|| self.commits.range(at..))
     }
 
     pub fn get_mut(&mut self, number: u64) -> Option<&mut CachedCommit> {

@@ -139,6 +139,26 @@ pub enum Read {
     Failed,
 }
 
+/// The answer to a read of copies, for a follower.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Copies {
+    /// The pieces hold whole entries, from the one asked for up to `end` without a gap; local ones may lie between.
+    /// The caller owns a reference of each piece's slot.
+    Ready { end: Lsn, bytes: u32 },
+    /// `LogEvent::CopiesDone` follows.
+    Waiting(ReadId),
+    /// No commit has this entry yet.
+    AtEnd,
+    /// Too many reads wait for the disk already: try again after `LogEvent::ReadRoom`.
+    Busy,
+    /// Retention has taken it; `first` is the first entry there is.
+    Gone { first: Lsn },
+    /// This entry cannot be read: from now on the log says so ([`super::Log::has`]).
+    Unreadable { lsn: Lsn },
+    /// The log was never recovered, or is closing.
+    Failed,
+}
+
 /// The answer to "from which offset on were records appended at this time or later".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lookup {
@@ -239,7 +259,14 @@ pub enum LogEvent {
         read: ReadId,
         answer: Lookup,
     },
-    /// After `Read::Busy` or `Lookup::Busy`: try again.
+    /// `from` is what was asked for.
+    CopiesDone {
+        read: ReadId,
+        from: Lsn,
+        answer: Copies,
+        pieces: Vec<Piece>,
+    },
+    /// After `Read::Busy`, `Lookup::Busy` or `Copies::Busy`: try again.
     ReadRoom,
     /// Retention has moved these log starts; read the bounds anew.
     LogStartMoved,

@@ -47,8 +47,8 @@ use crate::time::{Monotonic, Now};
 pub use config::{LogConfig, Retention};
 pub use counters::LogCounters;
 pub use event::{
-    AppendError, Appended, Body, CopyError, LogEvent, LogFailure, Lookup, NO_PARTITION, NewEntry,
-    PartitionBounds, Read, ReadId, RecoveryReport, Replayed, Resume,
+    AppendError, Appended, Body, Copies, CopyError, LogEvent, LogFailure, Lookup, NO_PARTITION,
+    NewEntry, PartitionBounds, Read, ReadId, RecoveryReport, Replayed, Resume,
 };
 pub use io::{Io, OpIds};
 pub use producers::{Claim, Known, Verdict};
@@ -130,6 +130,8 @@ pub struct Log {
     /// Of a replica (`replica.rs`): the greatest epoch accepted.
     accepted: Epoch,
     mark: Option<Position>,
+    /// An entry that was found to be damaged since.
+    unreadable: Option<Lsn>,
     /// How the start goes on.
     resume: Option<Resume>,
     /// Every LSN below this one is on a quorum.
@@ -192,6 +194,7 @@ impl Log {
             epochs: Epochs::default(),
             accepted: Epoch(0),
             mark: None,
+            unreadable: None,
             resume: None,
             committed: Lsn(0),
             recovered_end: Lsn(0),

@@ -5,6 +5,9 @@
 //! One read stays in one segment. It walks entries from the point that the index names; behind a
 //! damaged header it goes on at the next commit of the segment.
 
+mod copies;
+mod large;
+mod scan;
 mod walk;
 
 use std::rc::Rc;
@@ -15,11 +18,12 @@ use super::event::{LogEvent, Lookup, Read, ReadId};
 use super::format::footer::{self, IndexPoint, SegmentIndex};
 use super::format::{COMMITS_START, blocks};
 use super::segment::Place;
-use super::{Io, Log, Purpose, hand_out};
+use super::{Io, Log, LogConfig, Purpose, hand_out};
 use crate::disk::{DiskDone, DiskOrder, FileId};
 use crate::limits::BLOCK_BYTES;
 use crate::memory::{Memory, Piece, Slot};
 use crate::planted::{Bug, is_planted};
+use copies::Copying;
 use walk::{Progress, Walk};
 
 /// Reads of one log that may wait for its disk.
@@ -66,15 +70,28 @@ pub(super) struct Reads {
     has_refused: bool,
     /// Sequences of sealed segments whose index was loaded, oldest first.
     loaded: Vec<u64>,
+    copies: Copying,
 }
 
 impl Reads {
     pub fn is_reading(&self, sequence: u64) -> bool {
-        self.jobs.iter().any(|job| job.sequence == sequence)
+        self.jobs.iter().any(|job| job.sequence == sequence) || self.copies.is_reading(sequence)
     }
 
     pub fn memory_bytes(&self) -> usize {
-        self.jobs.iter().map(|job| job.slot_bytes as usize + job.walk.held_bytes()).sum()
+        let jobs = self.jobs.iter().map(|job| job.slot_bytes as usize + job.walk.held_bytes());
+        jobs.sum::<usize>() + self.copies.memory_bytes()
+    }
+
+    /// A number for one more, if not too many wait already.
+    fn admit(&mut self, config: &LogConfig) -> Option<ReadId> {
+        let reads_max = (config.read_bytes_max / PIECE_BYTES as usize).clamp(1, READS_MAX);
+        if self.jobs.len() + self.copies.len() >= reads_max {
+            self.has_refused = true;
+            return None;
+        }
+        self.issued += 1;
+        Some(ReadId(self.issued))
     }
 }
 
@@ -241,14 +258,8 @@ impl Log {
         let Located::Segment { sequence, file, nonce, end_position, end_offset } = located else {
             return None;
         };
-        let reads_max = (self.config.read_bytes_max / PIECE_BYTES as usize).clamp(1, READS_MAX);
-        if self.reads.jobs.len() >= reads_max {
-            self.reads.has_refused = true;
-            return None;
-        }
+        let id = self.reads.admit(&self.config)?;
         self.counters.reads_cold += 1;
-        self.reads.issued += 1;
-        let id = ReadId(self.reads.issued);
         let slot = io.memory.allocate(BLOCK_BYTES);
         let slot_bytes = io.memory.capacity(slot) as u64;
         let range = (offset, end_offset);
@@ -346,7 +357,9 @@ impl Log {
         read: ReadId,
         done: &DiskDone,
     ) {
-        let Some(at) = self.reads.jobs.iter().position(|job| job.id == read) else { return };
+        let Some(at) = self.reads.jobs.iter().position(|job| job.id == read) else {
+            return self.on_copies_read(io, read, done);
+        };
         let job = &mut self.reads.jobs[at];
         let (position, bytes) = job.piece;
         if job.cancelled || self.state == super::State::Stopping {
@@ -400,6 +413,12 @@ impl Log {
             assert!(from < to);
             return self.order_next_piece(io, at);
         }
+        self.on_index_loaded(sequence);
+        self.begin_walk(io, at);
+    }
+
+    /// Of the indexes that were loaded, the latest few stay.
+    fn on_index_loaded(&mut self, sequence: u64) {
         self.reads.loaded.retain(|loaded| *loaded != sequence);
         self.reads.loaded.push(sequence);
         if self.reads.loaded.len() > INDEXES_MAX {
@@ -409,7 +428,6 @@ impl Log {
                 sealed.index = None;
             }
         }
-        self.begin_walk(io, at);
     }
 
     fn finish_read<M: Memory>(&mut self, io: &mut Io<'_, M>, at: usize, answer: Read) {
@@ -447,6 +465,7 @@ impl Log {
         if let Some(job) = self.reads.jobs.iter_mut().find(|job| job.id == read) {
             job.cancelled = true;
         }
+        self.reads.copies.cancel(read);
     }
 
     /// From which offset on entries were appended at `time` (Unix ms) or later.

@@ -103,11 +103,7 @@ impl Log {
             }
             self.state = State::Running;
         }
-        let is_replaced = |mark: Position| {
-            mark.end <= self.durable_end
-                || is_planted(Bug::MarkDroppedEarly) && mark.end <= self.next_lsn
-        };
-        if self.mark.is_some_and(is_replaced) {
+        if self.mark.is_some_and(|mark| mark.end <= self.durable_end) {
             self.mark = None;
         }
         self.advance_committed();
@@ -189,13 +185,23 @@ impl Log {
     /// The log is durable, and can be read without a hole, through here. While a truncation is not durable
     /// (`LogEvent::Resumed` has not come), this is no answer to a fence.
     pub fn has(&self) -> Position {
-        self.epochs.position_at(self.durable_end)
+        let end = self.unreadable.unwrap_or(self.durable_end).min(self.durable_end);
+        self.epochs.position_at(end)
     }
 
     /// Nothing that this replica acknowledged lies above. The same as [`Self::has`] if nothing is bad; its `end` is
     /// `u64::MAX` if nobody can tell how far what is bad has reached.
     pub fn perhaps(&self) -> Position {
-        self.has().max(self.mark.unwrap_or_default())
+        let is_told =
+            |mark: &Position| mark.end > self.next_lsn || !is_planted(Bug::MarkDroppedEarly);
+        let mark = self.mark.filter(is_told).unwrap_or_default();
+        let damaged = self.unreadable.map(|_| self.epochs.position_at(self.durable_end));
+        self.has().max(mark).max(damaged.unwrap_or_default())
+    }
+
+    /// What was durable has been damaged. Nothing is told of it on disk: a start finds it again, or a read does.
+    pub(super) fn on_unreadable(&mut self, lsn: Lsn) {
+        self.unreadable = Some(self.unreadable.map_or(lsn, |known| known.min(lsn)));
     }
 
     /// The greatest epoch in which entries were taken or appended, or could have been.

@@ -68,6 +68,10 @@ impl Log {
             return;
         }
         let Some(oldest) = self.sealed.front() else { return };
+        // A segment without batches goes with those after it: a log that has all its batches is whole.
+        if self.config.replicated && oldest.parts.is_empty() && oldest.first_lsn == Lsn(0) {
+            return;
+        }
         let is_pinned = self.reads.is_reading(oldest.sequence)
             || self.footer.as_ref().is_some_and(|job| job.sequence() == oldest.sequence)
             || oldest.end_lsn > self.committed_end()

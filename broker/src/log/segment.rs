@@ -139,6 +139,12 @@ impl Active {
         None
     }
 
+    /// Where to begin to look for an entry: the latest point in front of it.
+    pub fn point_before(&self, lsn: Lsn) -> Option<IndexPoint> {
+        let after = self.points.partition_point(|chained| chained.point.lsn <= lsn.0);
+        Some(self.points.get(after.checked_sub(1)?)?.point)
+    }
+
     /// The index of the segment as it is now, and the lists to use again.
     pub fn seal(
         mut self,
@@ -241,6 +247,7 @@ pub struct Sealed {
     pub file: FileId,
     pub file_bytes: u64,
     pub nonce: u64,
+    pub first_lsn: Lsn,
     pub end_lsn: Lsn,
     pub commits_end: u64,
     pub replay_end: u64,
@@ -275,6 +282,7 @@ impl Sealed {
             file,
             file_bytes,
             nonce,
+            first_lsn: Lsn(index.first_lsn),
             end_lsn: Lsn(index.end_lsn),
             commits_end: index.commits_end,
             replay_end: index.replay_end,

@@ -105,6 +105,11 @@ impl Shard {
                 _ => self.lanes[lane].log.set_needed_from(first_lsn),
             },
             LogEvent::LogStartMoved | LogEvent::Resumed => {}
+            LogEvent::CopiesDone { pieces, .. } => {
+                for piece in pieces {
+                    cx.memory.release(piece.slot);
+                }
+            }
             LogEvent::Failed(failure) => self.on_lane_failed(cx, lane, failure),
             LogEvent::Stopped => {
                 self.lanes[lane].state = LaneState::Stopped;

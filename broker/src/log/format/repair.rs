@@ -39,16 +39,14 @@ pub fn commit_header(bytes: &[u8], nonce: u64, position: u64) -> Option<CommitHe
         .filter(|header| header.nonce == nonce && header.position == position)
 }
 
-/// Whether a commit header of this life of the segment was here, whatever has become of it: two of its three fields
-/// that are known beforehand are still right.
+/// Whether a commit header of this life of the segment was here, whatever has become of it: its nonce is there but for a
+/// few bits, and its magic or its position is right. One of a former life has another nonce.
 pub fn is_ruin(bytes: &[u8], nonce: u64, position: u64) -> bool {
     let field = |at: usize, expected: &[u8]| bytes.get(at..at + expected.len()) == Some(expected);
-    let fields = [
-        field(0, &MAGIC.to_le_bytes()),
-        field(8, &nonce.to_le_bytes()),
-        field(24, &position.to_le_bytes()),
-    ];
-    fields.into_iter().filter(|is_right| *is_right).count() >= 2
+    let stored = bytes.get(8..16).unwrap_or_default();
+    stored.len() == 8
+        && wrong_bits(stored, &nonce.to_le_bytes()) <= 8
+        && (field(0, &MAGIC.to_le_bytes()) || field(24, &position.to_le_bytes()))
 }
 
 fn wrong_bits(found: &[u8], expected: &[u8]) -> u32 {

@@ -3,6 +3,7 @@
 use corelog_protocol::entry::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind};
 use corelog_protocol::ids::{LaneId, Lsn, Offset, PartitionId};
 
+use super::large::Large;
 use super::{Kind, READ_BYTES_MAX};
 use crate::limits::BLOCK_BYTES;
 use crate::log::format::commit_header::{COMMIT_HEADER_BYTES, CommitHeader};
@@ -26,15 +27,6 @@ pub enum Progress {
     },
     /// The first entry that is late enough.
     Time(Offset),
-}
-
-/// An entry that is larger than a read, put together.
-#[derive(Debug)]
-struct Large {
-    slot: Slot,
-    capacity: usize,
-    header: EntryHeader,
-    have: usize,
 }
 
 #[derive(Debug)]
@@ -94,7 +86,7 @@ impl Walk {
     }
 
     pub fn held_bytes(&self) -> usize {
-        self.large.as_ref().map_or(0, |large| large.capacity)
+        self.large.as_ref().map_or(0, Large::held_bytes)
     }
 
     pub fn start_at(&mut self, point: IndexPoint) {
@@ -273,9 +265,7 @@ impl Walk {
             self.least = need;
             return Progress::More;
         }
-        let slot = memory.allocate(entry_bytes as usize);
-        let capacity = memory.capacity(slot);
-        self.large = Some(Large { slot, capacity, header: *header, have: 0 });
+        self.large = Some(Large::new(memory, header));
         self.least = READ_BYTES_MAX;
         Progress::More
     }
@@ -289,23 +279,14 @@ impl Walk {
         let (slot, start, len) = read;
         let Some(large) = &mut self.large else { return Progress::More };
         let at = (self.position - start) as usize;
-        let entry_bytes = large.header.entry_bytes();
-        let part = (entry_bytes - large.have).min(len as usize - at);
-        let (source, target) = memory.pair(slot, large.slot);
-        target[large.have..large.have + part].copy_from_slice(&source[at..at + part]);
-        large.have += part;
-        self.position += part as u64;
-        if large.have < entry_bytes {
+        self.position += large.feed(memory, Piece::new(slot, at, len as usize - at));
+        if !large.is_whole() {
             self.least = READ_BYTES_MAX;
             return Progress::More;
         }
         let Some(large) = self.large.take() else { return Progress::More };
-        let stored = &mut memory.bytes_mut(large.slot)[..ENTRY_HEADER_BYTES];
-        stored.copy_from_slice(&large.header.encode());
-        let bytes = &memory.bytes(large.slot)[..entry_bytes];
-        let body_end = ENTRY_HEADER_BYTES + large.header.body_len as usize;
-        let intact = large.header.check_body(&bytes[ENTRY_HEADER_BYTES..body_end]).is_ok();
-        if !intact && !is_planted(Bug::BodyChecksumNotChecked) {
+        let entry_bytes = large.header.entry_bytes();
+        if !large.is_intact(memory) {
             memory.release(large.slot);
             return Progress::Lost { to: Some(large.header.next_offset()) };
         }
@@ -324,7 +305,12 @@ impl Walk {
 }
 
 /// A slow reader should not pin a large slot for a few entries of it.
-fn compact<M: Memory>(memory: &mut M, slot: Slot, bytes: usize, pieces: &mut Vec<Piece>) {
+pub(super) fn compact<M: Memory>(
+    memory: &mut M,
+    slot: Slot,
+    bytes: usize,
+    pieces: &mut Vec<Piece>,
+) {
     if bytes * 2 > memory.capacity(slot) {
         return;
     }

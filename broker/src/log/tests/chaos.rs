@@ -41,7 +41,7 @@ fn settle(rig: &mut Rig, expected: &mut Expected) {
 }
 
 /// Breaks the loose writes into sectors and keeps any of them, in any order.
-fn power_cut(disk: &Disk, random: &mut Random) -> Disk {
+pub fn power_cut(disk: &Disk, random: &mut Random) -> Disk {
     let mut torn = disk.clone();
     for file in torn.files.values_mut() {
         let mut sectors = Vec::new();

@@ -1,6 +1,7 @@
 //! Stories of a log: the state before, one event, the exact effects after.
 
 mod chaos;
+mod copies;
 mod crash;
 mod damage;
 mod durability;
@@ -8,5 +9,6 @@ mod producers;
 mod reading;
 mod recycling;
 mod replica;
+mod replicas;
 mod rig;
 mod space;

@@ -5,22 +5,22 @@ use corelog_protocol::ids::{Epoch, Lsn, Offset};
 use super::rig::{Disk, P, Rig, body, config};
 use crate::log::format::commit_header::CommitHeader;
 use crate::log::{AppendError, CopyError, LogConfig, LogEvent, RecoveryReport, Resume};
-use crate::memory::{Memory, Piece};
+use crate::planted::{self, Bug};
 use crate::replica::Position;
 
-fn replica() -> LogConfig {
+pub fn replica() -> LogConfig {
     LogConfig { replicated: true, ..config() }
 }
 
-fn position(epoch: u64, end: u64) -> Position {
+pub fn position(epoch: u64, end: u64) -> Position {
     Position { epoch: Epoch(epoch), end: Lsn(end) }
 }
 
-fn resume(at: u64, accepted: u64, perhaps: Option<Position>) -> Resume {
+pub fn resume(at: u64, accepted: u64, perhaps: Option<Position>) -> Resume {
     Resume { at: Lsn(at), accepted: Epoch(accepted), perhaps }
 }
 
-fn report(rig: &Rig) -> RecoveryReport {
+pub fn report(rig: &Rig) -> RecoveryReport {
     let report = |event: &LogEvent| match event {
         LogEvent::Recovered(report) => Some(report.clone()),
         _ => None,
@@ -29,19 +29,19 @@ fn report(rig: &Rig) -> RecoveryReport {
 }
 
 /// Recovered, and dormant.
-fn dormant(disk: Disk) -> Rig {
+pub fn dormant(disk: Disk) -> Rig {
     let rig = Rig::started(replica(), disk);
     assert!(!report(&rig).resumed);
     rig
 }
 
-fn resumed(rig: &mut Rig, resume: Resume) {
+pub fn resumed(rig: &mut Rig, resume: Resume) {
     rig.call(|log, io| log.resume(io, resume));
     rig.run();
     assert!(rig.events.iter().any(|event| matches!(event, LogEvent::Resumed)));
 }
 
-fn started_at(disk: Disk, resume: Resume) -> Rig {
+pub fn started_at(disk: Disk, resume: Resume) -> Rig {
     let mut rig = Rig::made(replica(), disk);
     rig.call(|log, io| log.start_at(io, resume));
     rig.run();
@@ -49,7 +49,7 @@ fn started_at(disk: Disk, resume: Resume) -> Rig {
 }
 
 /// Leads an epoch on an empty log.
-fn leader(epoch: u64) -> Rig {
+pub fn leader(epoch: u64) -> Rig {
     let mut rig = dormant(Disk::new());
     resumed(&mut rig, resume(0, epoch, None));
     rig.call(|log, io| log.begin_epoch(io, Epoch(epoch))).unwrap();
@@ -77,22 +77,12 @@ fn commits(disk: &Disk) -> Vec<(Lsn, Vec<u8>)> {
     found
 }
 
-fn copy(rig: &mut Rig, bytes: &[u8]) -> Result<u32, CopyError> {
-    let slot = rig.memory.allocate(bytes.len());
-    rig.memory.bytes_mut(slot)[..bytes.len()].copy_from_slice(bytes);
-    let piece = Piece::new(slot, 0, bytes.len());
-    let copied = rig.call(|log, io| log.append_copy(io, piece));
-    rig.memory.release(slot);
-    copied
-}
-
 /// Copies all that the follower does not have.
-fn follow(rig: &mut Rig, leader: &Disk) {
-    let from = rig.log.next_lsn();
-    for (_, bytes) in commits(leader).into_iter().filter(|(lsn, _)| *lsn >= from) {
+pub fn follow(rig: &mut Rig, leader: &mut Rig, max: u32) {
+    while let Ok((_, bytes)) = leader.copies(rig.log.next_lsn(), max) {
         let mut rest = &bytes[..];
         while !rest.is_empty() {
-            match copy(rig, rest) {
+            match rig.copy(rest) {
                 Ok(used) => rest = &rest[used as usize..],
                 Err(CopyError::Refused(AppendError::Busy)) => {}
                 Err(error) => panic!("{error:?}"),
@@ -109,7 +99,7 @@ fn replica_writes_nothing_until_it_is_told_where_to_go_on() {
     assert_eq!(rig.disk.segments(), [""; 0]);
     assert_eq!((rig.log.has(), rig.log.perhaps()), Default::default());
     assert_eq!(rig.append(P, &body(1, 10)), Err(AppendError::Recovering));
-    assert!(matches!(copy(&mut rig, &[0; 64]), Err(CopyError::Refused(AppendError::Recovering))));
+    assert!(matches!(rig.copy(&[0; 64]), Err(CopyError::Refused(AppendError::Recovering))));
     resumed(&mut rig, resume(0, 3, None));
     assert_eq!(rig.log.accepted(), Epoch(3));
     assert_eq!(rig.append(P, &body(1, 10)), Err(AppendError::Recovering));
@@ -118,7 +108,7 @@ fn replica_writes_nothing_until_it_is_told_where_to_go_on() {
     assert_eq!(rig.commit(P, &body(1, 10)), Offset(0));
     assert_eq!(rig.log.epoch_history(), [(Epoch(3), Lsn(0))]);
     assert_eq!(rig.log.has(), position(3, 2));
-    assert!(matches!(copy(&mut rig, &[0; 64]), Err(CopyError::Leading)));
+    assert!(matches!(rig.copy(&[0; 64]), Err(CopyError::Leading)));
     rig.stop();
     // What it has accepted survives; a leader does not lead on.
     let mut rig = dormant(rig.disk.after_power_cut(|_, _| false));
@@ -138,7 +128,7 @@ fn followers_log_holds_its_leaders_entries_byte_for_byte() {
     assert!(leader.log.counters().rolls > 2);
     let mut follower = dormant(Disk::new());
     resumed(&mut follower, resume(0, 1, None));
-    follow(&mut follower, &leader.disk);
+    follow(&mut follower, &mut leader, 20_000);
     assert_eq!(follower.log.has(), leader.log.has());
     assert_eq!(follower.log.epoch_history(), leader.log.epoch_history());
     assert_eq!(follower.log.partition(P).unwrap().committed_end, Offset(0));
@@ -174,22 +164,22 @@ fn copies_that_do_not_follow_are_refused() {
     let (local, start, first, second) = (entries[0], entries[1], entries[2], entries[3]);
     let mut rig = dormant(Disk::new());
     resumed(&mut rig, resume(0, 1, None));
-    let refused = copy(&mut rig, start);
+    let refused = rig.copy(start);
     assert!(matches!(refused, Err(CopyError::Epoch { found: Epoch(2), .. })), "{refused:?}");
     rig.stop();
     let mut rig = started_at(rig.disk.after_power_cut(|_, _| false), resume(0, 2, None));
     assert!(report(&rig).resumed);
-    assert_eq!(copy(&mut rig, local), Ok(local.len() as u32));
+    assert_eq!(rig.copy(local), Ok(local.len() as u32));
     assert_eq!(rig.log.next_lsn(), Lsn(0), "local entries are skipped");
-    let refused = copy(&mut rig, first);
+    let refused = rig.copy(first);
     assert!(matches!(refused, Err(CopyError::Lsn { expected: Lsn(0), found: Lsn(1) })));
-    assert!(matches!(copy(&mut rig, &start[..40]), Err(CopyError::Entry(_))));
+    assert!(matches!(rig.copy(&start[..40]), Err(CopyError::Entry(_))));
     let mut damaged = [start, first].concat();
     damaged[start.len() + 100] ^= 1;
-    assert_eq!(copy(&mut rig, &damaged), Ok(start.len() as u32), "the whole one in front");
-    assert!(matches!(copy(&mut rig, &damaged[start.len()..]), Err(CopyError::Entry(_))));
+    assert_eq!(rig.copy(&damaged), Ok(start.len() as u32), "the whole one in front");
+    assert!(matches!(rig.copy(&damaged[start.len()..]), Err(CopyError::Entry(_))));
     let cut = [first, &second[..200]].concat();
-    assert_eq!(copy(&mut rig, &cut), Ok(first.len() as u32));
+    assert_eq!(rig.copy(&cut), Ok(first.len() as u32));
     rig.run();
     assert_eq!(rig.log.has(), position(2, 2));
     rig.stop();
@@ -290,7 +280,7 @@ fn mark_is_told_until_what_replaces_it_is_durable() {
         .filter(|(lsn, _)| *lsn >= Lsn(2))
         .map(|it| it.1)
         .collect();
-    assert!(copy(&mut rig, &entries.concat()).is_ok());
+    assert!(rig.copy(&entries.concat()).is_ok());
     assert_eq!(rig.log.next_lsn(), Lsn(6));
     assert_eq!(rig.log.perhaps(), mark, "not durable yet");
     let torn = rig.disk.after_power_cut(|_, _| true);
@@ -302,4 +292,52 @@ fn mark_is_told_until_what_replaces_it_is_durable() {
     let mut rig = dormant(rig.disk.after_power_cut(|_, _| false));
     assert_eq!((rig.log.has(), rig.log.perhaps()), (mark, mark));
     rig.stop();
+}
+
+#[test]
+fn crash_in_a_truncation_leaves_all_of_it_or_nothing() {
+    let mut first = leader(1);
+    for tag in 0..9 {
+        first.commit(P, &body(tag, 500));
+    }
+    first.stop();
+    let before = (Epoch(1), position(1, 10));
+    let after = (Epoch(3), position(1, 4));
+    let (mut untouched, mut truncated) = (0, 0);
+    for crash_at in 0..60 {
+        for keep in [false, true] {
+            let mut rig = Rig::made(replica(), first.disk.after_power_cut(|_, _| false));
+            rig.call(|log, io| log.start_at(io, resume(4, 3, None)));
+            for _ in 0..crash_at {
+                if !rig.orders.is_empty() {
+                    rig.complete(|_| true);
+                }
+            }
+            let is_told = rig.events.iter().any(|event| matches!(event, LogEvent::Recovered(_)));
+            let mut rig = dormant(rig.disk.after_power_cut(|_, _| keep));
+            let found = (rig.log.accepted(), rig.log.has());
+            assert!(found == after || found == before && !is_told, "{crash_at}: {found:?}");
+            assert_eq!(rig.log.perhaps(), found.1);
+            untouched += u64::from(found == before);
+            truncated += u64::from(found == after);
+            rig.stop();
+        }
+    }
+    assert!(untouched > 5 && truncated > 5, "{untouched}, {truncated}");
+}
+
+#[test]
+fn every_planted_bug_of_a_replica_is_caught() {
+    let stories: [fn(); 5] = [
+        crash_in_a_truncation_leaves_all_of_it_or_nothing,
+        followers_log_holds_its_leaders_entries_byte_for_byte,
+        copies_that_do_not_follow_are_refused,
+        what_is_void_is_gone_with_its_epochs_and_the_rest_stays,
+        mark_is_told_until_what_replaces_it_is_durable,
+    ];
+    for bug in Bug::REPLICA_LOG {
+        let is_caught =
+            |story: &fn()| planted::with(*bug, || std::panic::catch_unwind(*story)).is_err();
+        assert!(stories.iter().any(is_caught), "{bug:?}");
+    }
 }

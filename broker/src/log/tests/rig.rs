@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use corelog_protocol::checksum::crc32c;
-use corelog_protocol::entry::{EntryHeader, EntryKind};
+use corelog_protocol::entry::{Entries, EntryHeader, EntryKind};
 pub use corelog_protocol::ids::PartitionId;
-use corelog_protocol::ids::{ClusterId, Incarnation, LaneId, Offset};
+use corelog_protocol::ids::{ClusterId, Incarnation, LaneId, Lsn, Offset};
 
 use crate::disk::{DirectoryId, DiskDone, DiskError, DiskOrder, FileId, ListedFile, OpId};
 use crate::limits::BLOCK_BYTES;
 use crate::log::{
-    AppendError, Appended, Body, Claim, Io, Log, LogConfig, LogEvent, NewEntry, OpIds, Read,
-    Retention,
+    AppendError, Appended, Body, Claim, Copies, CopyError, Io, Log, LogConfig, LogEvent, NewEntry,
+    OpIds, Read, Retention,
 };
 use crate::memory::{Memory, Piece};
 use crate::random::Random;
@@ -421,6 +421,69 @@ impl Rig {
         Ok(found)
     }
 
+    /// A read for a follower, waited for: the LSN after it, and the entries.
+    pub fn copies(&mut self, from: Lsn, max: u32) -> Result<(Lsn, Vec<u8>), Copies> {
+        let mut pieces = Vec::new();
+        let mut answer = self.call(|log, io| log.read_copies(io, from, max, &mut pieces));
+        if let Copies::Waiting(id) = answer {
+            self.run();
+            let done = |event: &LogEvent| matches!(event, LogEvent::CopiesDone { read, .. } if *read == id);
+            let at = self.events.iter().position(done).expect("the read is answered");
+            let LogEvent::CopiesDone { answer: found, pieces: of, from: asked, .. } =
+                self.events.remove(at)
+            else {
+                unreachable!()
+            };
+            assert_eq!(asked, from);
+            (answer, pieces) = (found, of);
+        }
+        let Copies::Ready { end, bytes } = answer else {
+            assert!(pieces.is_empty());
+            return Err(answer);
+        };
+        let mut all = Vec::new();
+        for piece in pieces {
+            all.extend_from_slice(self.memory.piece(piece));
+            self.memory.release(piece.slot);
+        }
+        assert_eq!(bytes as usize, all.len());
+        Ok((end, all))
+    }
+
+    /// All entries from an LSN on that are not local, and why there are no more.
+    pub fn all_copies(&mut self, from: Lsn) -> (Vec<(Lsn, Vec<u8>)>, Copies) {
+        let (mut found, mut at) = (Vec::new(), from);
+        loop {
+            let (end, bytes) = match self.copies(at, 1 << 16) {
+                Ok(read) => read,
+                Err(answer) => return (found, answer),
+            };
+            let mut rest = &bytes[..];
+            for entry in Entries::new(&bytes) {
+                let (header, _) = entry.expect("only intact entries are sent");
+                let (bytes, behind) = rest.split_at(header.entry_bytes());
+                rest = behind;
+                if header.is_local() {
+                    continue;
+                }
+                assert_eq!(header.lsn, at, "none is left out");
+                found.push((at, bytes.to_vec()));
+                at = header.next_lsn();
+            }
+            assert_eq!(at, end);
+        }
+    }
+
+    /// Takes the entries of a leader, as many as may be.
+    pub fn copy(&mut self, bytes: &[u8]) -> Result<u32, CopyError> {
+        let slot = self.memory.allocate(bytes.len());
+        self.memory.bytes_mut(slot)[..bytes.len()].copy_from_slice(bytes);
+        let piece = Piece::new(slot, 0, bytes.len());
+        let copied = self.call(|log, io| log.append_copy(io, piece));
+        self.memory.release(slot);
+        copied
+    }
+
     /// Everything of a partition from an offset on; damaged ranges are skipped and listed.
     pub fn read_all(
         &mut self,
@@ -460,7 +523,7 @@ impl Rig {
         for event in self.events.drain(..) {
             match event {
                 LogEvent::Replayed(entry) => self.memory.release(entry.body.slot),
-                LogEvent::ReadDone { pieces, .. } => {
+                LogEvent::ReadDone { pieces, .. } | LogEvent::CopiesDone { pieces, .. } => {
                     pieces.into_iter().for_each(|piece: Piece| self.memory.release(piece.slot));
                 }
                 _ => {}

@@ -212,6 +212,7 @@ impl<D: Device> Rig<D> {
                     });
                     self.memory.release(replayed.body.slot);
                 }
+                LogEvent::CopiesDone { .. } => unreachable!("nobody follows"),
                 LogEvent::ReadDone { read, answer, pieces } => {
                     self.heard.reads.push((read, answer, pieces));
                 }
