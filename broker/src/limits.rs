@@ -191,3 +191,9 @@ pub const LEAD_AGAIN_NS: u64 = 200_000_000;
 
 /// What a leader has sent to a follower, and of which it hears nothing for so long, is sent again.
 pub const REPLICATION_STALL_NS: u64 = 5_000_000_000;
+
+/// The most bytes of entries in one frame to a follower.
+pub const REPLICATION_FRAME_BYTES: usize = 1 << 20;
+
+/// How often replicas repeat what may have been lost, and shards that share lanes say that they are there.
+pub const REPLICA_TICK_MS: u64 = 100;

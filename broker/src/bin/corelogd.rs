@@ -9,7 +9,7 @@ use std::process::exit;
 use clap::Parser;
 use corelog_broker::config::environment::PREFIX;
 use corelog_broker::config::{Config, ConfigError};
-use corelog_broker::driver::{Broker, StartError, StopSignal};
+use corelog_broker::driver::{Broker, LocalCluster, StartError, StopSignal};
 
 /// The Corelog broker.
 #[derive(Parser)]
@@ -27,6 +27,10 @@ struct Arguments {
     /// Where clients connect. Goes over the file.
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<SocketAddr>,
+    /// Runs this many brokers in this process, on `listen` and the ports above it, with their data in folders of the
+    /// first data directory: a cluster to try things out.
+    #[arg(long, value_name = "BROKERS")]
+    local_cluster: Option<usize>,
     /// Says whether the configuration is good, and starts nothing.
     #[arg(long)]
     check_config: bool,
@@ -57,11 +61,27 @@ fn main() {
     }
     // Before any thread exists, so that all of them leave the signals to this one.
     let signal = StopSignal::block();
+    if let Some(count) = arguments.local_cluster {
+        return run_local_cluster(&config, count, &signal);
+    }
     let broker = Broker::start(config).unwrap_or_else(|error| refuse(&error));
     println!("corelogd listens on {} with {} shards.", broker.address(), broker.shards());
     let name = signal.wait();
     tracing::info!(signal = name, "stopping");
     broker.stop();
+    tracing::info!("stopped");
+}
+
+fn run_local_cluster(config: &Config, count: usize, signal: &StopSignal) {
+    let folder = config.data.first().cloned().unwrap_or_default();
+    let cluster =
+        LocalCluster::start(&folder, count, config).unwrap_or_else(|error| refuse(&error));
+    for (number, address) in (1..).zip(cluster.addresses()) {
+        println!("broker {number} listens on {address}.");
+    }
+    let name = signal.wait();
+    tracing::info!(signal = name, "stopping");
+    cluster.stop();
     tracing::info!("stopped");
 }
 

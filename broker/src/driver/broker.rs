@@ -411,7 +411,7 @@ fn runtime(error: std::io::Error) -> StartError {
 }
 
 /// 16 bytes from the operating system.
-fn random_u128() -> u128 {
+pub(super) fn random_u128() -> u128 {
     let mut bytes = [0; 16];
     let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
     read.expect("every Linux has /dev/urandom");

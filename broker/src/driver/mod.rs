@@ -8,6 +8,7 @@
 mod accept;
 mod broker;
 mod clock;
+mod cluster;
 mod conn;
 mod core;
 mod counters;
@@ -29,6 +30,7 @@ mod tests;
 mod watchdog;
 
 pub use broker::Broker;
+pub use cluster::{LOCAL_BROKERS_MAX, LocalCluster};
 pub use counters::{Counters, ShardCounters};
 pub use signal::StopSignal;
 pub use start_error::StartError;

@@ -204,6 +204,24 @@ impl Log {
         self.unreadable = Some(self.unreadable.map_or(lsn, |known| known.min(lsn)));
     }
 
+    /// If something cannot be read, or was not replaced yet: the LSN after the last entry that this may be true of,
+    /// `u64::MAX` if nobody can tell.
+    pub fn bad_end(&self) -> Option<Lsn> {
+        let marked = self.mark.map(|mark| mark.end);
+        marked.max(self.unreadable.map(|_| self.durable_end))
+    }
+
+    /// A running log takes or appends entries of this epoch from now on. Nothing is truncated for it, and it is durable
+    /// elsewhere that it was accepted.
+    pub fn accept(&mut self, epoch: Epoch) {
+        self.accepted = self.accepted.max(epoch);
+    }
+
+    /// Recovered, and no segment of this life is begun.
+    pub fn is_dormant(&self) -> bool {
+        self.state == State::Dormant
+    }
+
     /// The greatest epoch in which entries were taken or appended, or could have been.
     pub fn accepted(&self) -> Epoch {
         self.accepted

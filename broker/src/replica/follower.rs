@@ -13,6 +13,8 @@ pub struct Lead {
     pub from: BrokerId,
     pub epoch: Epoch,
     pub history: Vec<(Epoch, Lsn)>,
+    /// Nobody has anything of the leader's from here on.
+    pub end: Lsn,
 }
 
 #[derive(Debug)]
@@ -25,6 +27,10 @@ pub struct Follower {
     pub asked_from: Option<Lsn>,
     /// As the leader told it.
     pub committed: Lsn,
+    /// The leader was told of so much in memory.
+    pub told_received: Lsn,
+    /// It wants to know what is in memory, too.
+    pub wants_received: bool,
 }
 
 impl Follower {
@@ -35,6 +41,8 @@ impl Follower {
             acked: Lsn(0),
             asked_from: None,
             committed: Lsn(0),
+            told_received: Lsn(0),
+            wants_received: false,
         }
     }
 }
@@ -66,8 +74,10 @@ pub fn match_log(lead: &Lead, log: &impl LaneLog, accepted: Epoch) -> Matching {
     if is_new || is_planted(Bug::EqualTruncated) {
         keep = keep.min(start);
     }
-    // All that was committed before this epoch lies below its start.
-    let still_bad = bad_end.map(|bad_end| if is_new { bad_end.min(start) } else { bad_end });
+    // All that was committed before this epoch lies below its start; and what was acknowledged in it, below the leader's
+    // end.
+    let bound = if is_new { start } else { lead.end };
+    let still_bad = bad_end.map(|bad_end| bad_end.min(bound));
     let still_bad = still_bad.filter(|end| *end > keep && !is_planted(Bug::MarkForgotten));
     let resume = Resume { at: keep, accepted: lead.epoch, bad_end: still_bad };
     match log.is_dormant() {

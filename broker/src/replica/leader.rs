@@ -21,8 +21,10 @@ pub struct Leader {
     pub followers: Vec<Progress>,
     /// Everything below is committed; 0 until the epoch start is.
     pub committed: Lsn,
-    /// In the memory of a quorum.
+    /// In the memory of a quorum, as far as that is asked for.
     pub received: Lsn,
+    /// Somebody waits until everything below is in the memory of a quorum.
+    pub memory_wanted: Lsn,
     pub is_serving: bool,
 }
 
@@ -133,6 +135,7 @@ impl Leader {
             followers: others.map(|member| Progress::new(*member, now)).collect(),
             committed: Lsn(0),
             received: Lsn(0),
+            memory_wanted: Lsn(0),
             is_serving: false,
         }
     }

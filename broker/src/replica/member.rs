@@ -172,6 +172,10 @@ impl Replica {
     /// The log is recovered, or was opened as ordered.
     pub fn on_log_open(&mut self, log: &impl LaneLog, now: Monotonic) {
         self.is_log_open = true;
+        if log.is_dormant() && matches!(self.phase, Phase::Accepting(_)) {
+            // It could not be opened as ordered: more of it cannot be read than was known. Once more, from what is.
+            self.phase = Phase::Fenced;
+        }
         if self.storing.is_none() {
             self.take_office(log, now);
         }
@@ -236,7 +240,7 @@ impl Replica {
         now: Monotonic,
     ) {
         match message {
-            LaneMessage::Lead { history } => {
+            LaneMessage::Lead { history, end } => {
                 let is_news = self.lead.as_ref().is_none_or(|lead| lead.epoch <= epoch);
                 let is_whole = history.last().is_some_and(|(last, _)| *last == epoch);
                 if let Phase::Following(follower) = &self.phase
@@ -245,7 +249,7 @@ impl Replica {
                 {
                     self.ask(log);
                 } else if is_news && is_whole && from != self.me {
-                    self.lead = Some(Lead { from, epoch, history });
+                    self.lead = Some(Lead { from, epoch, history, end });
                     self.advance(log, now);
                 }
             }
@@ -271,7 +275,7 @@ impl Replica {
                     self.count(log);
                 }
             }
-            LaneMessage::Append { .. } => {}
+            LaneMessage::Append { .. } | LaneMessage::Beat => {}
         }
     }
 
@@ -282,7 +286,7 @@ impl Replica {
         from: BrokerId,
         epoch: Epoch,
         first: Lsn,
-        committed: Lsn,
+        (committed, wants_received): (Lsn, bool),
         log: &impl LaneLog,
     ) -> bool {
         let next = log.next_lsn();
@@ -290,6 +294,7 @@ impl Replica {
         if follower.epoch != epoch || follower.leader != from {
             return false;
         }
+        follower.wants_received = wants_received;
         follower.committed = follower.committed.max(committed);
         if first == next {
             return true;
@@ -312,12 +317,14 @@ impl Replica {
     /// What a follower has to tell its leader now: through where it is durable. `None`: nothing new.
     pub fn ack(&mut self, log: &impl LaneLog) -> Option<(BrokerId, Epoch, LaneMessage)> {
         let Phase::Following(follower) = &mut self.phase else { return None };
-        let durable = log.has().end;
-        if durable <= follower.acked {
+        let (received, durable) = (log.next_lsn(), log.has().end);
+        let is_wanted = follower.wants_received && received > follower.told_received;
+        if durable <= follower.acked && !is_wanted {
             return None;
         }
-        follower.acked = durable;
-        let message = LaneMessage::Ack { received: log.next_lsn(), durable };
+        follower.acked = durable.max(follower.acked);
+        follower.told_received = received;
+        let message = LaneMessage::Ack { received, durable };
         Some((follower.leader, follower.epoch, message))
     }
 
@@ -325,9 +332,10 @@ impl Replica {
     pub fn append_to(&mut self, to: BrokerId, first: Lsn) -> Option<(Epoch, LaneMessage)> {
         let leader = self.leading_mut()?;
         let (epoch, committed) = (leader.epoch, leader.committed);
+        let wants_received = leader.memory_wanted > leader.received;
         let follower = leader.follower(to).filter(|follower| follower.is_matched)?;
         follower.told = committed;
-        Some((epoch, LaneMessage::Append { first, committed, wants_received: false }))
+        Some((epoch, LaneMessage::Append { first, committed, wants_received }))
     }
 
     /// Called about every 100 ms: says again what may have been lost, and looks whether a quorum is there.
@@ -360,6 +368,17 @@ impl Replica {
                 self.advance(log, now);
             }
             Phase::Following(_) | Phase::Accepting(_) | Phase::Failed => {}
+        }
+    }
+
+    /// It cannot tell all that it has: somebody else must lead.
+    pub fn resign(&mut self) {
+        if let Phase::Leading(leader) = &mut self.phase {
+            let epoch = leader.epoch;
+            if std::mem::take(&mut leader.is_serving) {
+                self.orders.push_back(Order::Yield);
+            }
+            self.orders.push_back(Order::Resign(epoch));
         }
     }
 
@@ -522,7 +541,8 @@ impl Replica {
             if is_due(follower.asked_at) {
                 follower.asked_at = Some(now);
                 let history = log.history().to_vec();
-                let (to, message) = (follower.broker, LaneMessage::Lead { history });
+                let (to, end) = (follower.broker, log.next_lsn());
+                let message = LaneMessage::Lead { history, end };
                 self.orders.push_back(Order::Send { to, epoch, message });
             }
         }

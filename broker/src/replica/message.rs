@@ -3,10 +3,11 @@
 //!
 //! ```text
 //! crc32c u32 (of all that follows) | format u8 = 1 | tag u8 | 0 u16 | lane u32 | epoch u64 | fields
-//! tag 1 Lead:   count u32, count x (epoch u64, first LSN u64)
+//! tag 1 Lead:   end u64, count u32, count x (epoch u64, first LSN u64)
 //! tag 2 Follow: next u64, durable u64
 //! tag 3 Append: first u64, committed u64, wants_received u8
 //! tag 4 Ack:    received u64, durable u64
+//! tag 5 Beat:   nothing; of no lane
 //! ```
 
 use corelog_protocol::ids::{Epoch, LaneId, Lsn};
@@ -18,14 +19,17 @@ const FORMAT: u8 = 1;
 /// What is said in an epoch of a lane.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LaneMessage {
-    /// "I lead this epoch, and these are the epochs of my log." Asks for `Follow`.
-    Lead { history: Vec<(Epoch, Lsn)> },
+    /// "I lead this epoch, these are the epochs of my log, and nobody has got anything of it from `end` on." Asks for
+    /// `Follow`.
+    Lead { history: Vec<(Epoch, Lsn)>, end: Lsn },
     /// "What I have equals your log; send from `next` on." Everything below `durable` is durable and readable here.
     Follow { next: Lsn, durable: Lsn },
     /// Entries from LSN `first` on, perhaps none. Everything below `committed` is committed.
     Append { first: Lsn, committed: Lsn, wants_received: bool },
     /// Everything below `durable` is durable, readable and equal to the leader's; below `received`, in memory.
     Ack { received: Lsn, durable: Lsn },
+    /// "I am here": for all lanes that two shards share.
+    Beat,
 }
 
 impl LaneMessage {
@@ -35,12 +39,14 @@ impl LaneMessage {
             Self::Follow { .. } => 2,
             Self::Append { .. } => 3,
             Self::Ack { .. } => 4,
+            Self::Beat => 5,
         };
         let mut writer = Writer::new(FORMAT, tag);
         writer.u32(lane.0);
         writer.u64(epoch.0);
         match self {
-            Self::Lead { history } => {
+            Self::Lead { history, end } => {
+                writer.u64(end.0);
                 writer.u32(u32::try_from(history.len()).expect("far fewer epochs"));
                 for (epoch, first) in history {
                     writer.u64(epoch.0);
@@ -60,6 +66,7 @@ impl LaneMessage {
                 writer.u64(received.0);
                 writer.u64(durable.0);
             }
+            Self::Beat => {}
         }
         writer.finish()
     }
@@ -72,13 +79,14 @@ impl LaneMessage {
         let epoch = Epoch(reader.u64()?);
         let message = match tag {
             1 => {
+                let end = Lsn(reader.u64()?);
                 let step = |reader: &mut Reader<'_>| Ok((Epoch(reader.u64()?), Lsn(reader.u64()?)));
                 let history = reader.list(step)?;
                 let rises = |pair: &[(Epoch, Lsn)]| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1;
                 if !history.windows(2).all(rises) {
                     return Err(BadBytes);
                 }
-                Self::Lead { history }
+                Self::Lead { history, end }
             }
             2 => Self::Follow { next: Lsn(reader.u64()?), durable: Lsn(reader.u64()?) },
             3 => Self::Append {
@@ -91,6 +99,7 @@ impl LaneMessage {
                 },
             },
             4 => Self::Ack { received: Lsn(reader.u64()?), durable: Lsn(reader.u64()?) },
+            5 => Self::Beat,
             _ => return Err(BadBytes),
         };
         reader.finish()?;
@@ -106,10 +115,11 @@ mod tests {
     fn messages_survive_their_bytes_and_no_flipped_bit_does() {
         let history = vec![(Epoch(1), Lsn(0)), (Epoch(4), Lsn(70))];
         let messages = [
-            LaneMessage::Lead { history },
+            LaneMessage::Lead { history, end: Lsn(99) },
             LaneMessage::Follow { next: Lsn(9), durable: Lsn(8) },
             LaneMessage::Append { first: Lsn(5), committed: Lsn(4), wants_received: true },
             LaneMessage::Ack { received: Lsn(7), durable: Lsn(6) },
+            LaneMessage::Beat,
         ];
         for message in messages {
             let bytes = message.encode(LaneId(3), Epoch(9));
@@ -126,7 +136,7 @@ mod tests {
     fn a_history_that_does_not_rise_is_refused() {
         for history in [[(2, 0), (1, 5)], [(1, 5), (2, 5)], [(1, 5), (1, 6)]] {
             let history = history.map(|(epoch, first)| (Epoch(epoch), Lsn(first))).to_vec();
-            let bytes = LaneMessage::Lead { history }.encode(LaneId(3), Epoch(9));
+            let bytes = LaneMessage::Lead { history, end: Lsn(9) }.encode(LaneId(3), Epoch(9));
             assert_eq!(LaneMessage::decode(&bytes), Err(BadBytes));
         }
     }

@@ -30,6 +30,9 @@ impl Shard {
         let level = new.produce.durability;
         let bytes = entry_bytes(new.batch.len as usize) as u32;
         let mut pending = pending_of(new, place, bytes, cx.now.monotonic);
+        if self.lanes[lane].seat.is_some() {
+            return self.await_replicas(cx, lane, new, pending);
+        }
         if !level.is_durable() {
             pending.deadline = Monotonic(u64::MAX);
             pending.origin = Origin::Nobody;
@@ -49,7 +52,7 @@ impl Shard {
     ) {
         let level = new.produce.durability;
         let log = &mut self.lanes[lane].log;
-        let is_durable = known.lsn < log.durable_end();
+        let is_durable = known.lsn < log.committed_end();
         let place = Appended {
             // It waits with the last entry so far: its own may have left the queue.
             lsn: Lsn(log.next_lsn().0 - 1),
@@ -59,6 +62,10 @@ impl Shard {
             append_time: known.append_time,
         };
         let pending = pending_of(new, &place, 0, cx.now.monotonic);
+        if self.lanes[lane].seat.is_some() && !is_durable {
+            return self.await_replicas(cx, lane, new, pending);
+        }
+        let log = &mut self.lanes[lane].log;
         if level.is_durable() && !is_durable && !is_planted(Bug::DuplicateAckedEarly) {
             log.hurry();
             return self.lanes[lane].push_pending(pending);
@@ -103,6 +110,10 @@ impl Shard {
             if pending.origin == Origin::Nobody {
                 continue;
             }
+            let is_early =
+                matches!(pending.level, Durability::LeaderDurable | Durability::QuorumMemory);
+            let target = &mut self.lanes[lane];
+            target.early = target.early.saturating_sub(u32::from(is_early));
             let mut stages = StageTimes::default();
             if pending.want_stages {
                 let gathered_at = self.lanes[lane].gathered_at(pending.lsn).unwrap_or(now);
@@ -124,12 +135,78 @@ impl Shard {
         }
     }
 
+    /// One of several replicas has the batch: who asked for the leader's memory alone is told at once, everybody else
+    /// when the level is reached.
+    fn await_replicas<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        lane: usize,
+        new: &NewBatch,
+        mut pending: Pending,
+    ) {
+        match pending.level {
+            Durability::None | Durability::LeaderMemory => {
+                pending.deadline = Monotonic(u64::MAX);
+                pending.origin = Origin::Nobody;
+                self.acknowledge_at_once(cx, new, &pending, Durability::LeaderMemory);
+            }
+            Durability::QuorumMemory => {
+                self.want_received(lane, pending.lsn);
+                self.lanes[lane].early += 1;
+            }
+            Durability::LeaderDurable => self.lanes[lane].early += 1,
+            Durability::QuorumDurable => {}
+        }
+        self.lanes[lane].push_pending(pending);
+    }
+
+    /// One of several replicas: more may be durable, in the memory of a quorum, or committed.
+    pub(super) fn on_visible<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize) {
+        let (write_done_at, flush_done_at) = self.lanes[lane].flushed_at;
+        if let Some(through) = self.lanes[lane].log.committed_end().0.checked_sub(1) {
+            self.on_durable(cx, lane, Lsn(through), write_done_at, flush_done_at);
+        }
+        if self.lanes[lane].early == 0 {
+            return;
+        }
+        let durable = self.lanes[lane].log.durable_end();
+        let received = self.received_end(lane);
+        let mut reached = Vec::new();
+        for pending in &mut self.lanes[lane].pending {
+            let end = match pending.level {
+                Durability::LeaderDurable => durable,
+                Durability::QuorumMemory => received,
+                _ => continue,
+            };
+            if pending.lsn < end && pending.origin != Origin::Nobody {
+                reached.push(*pending);
+                pending.origin = Origin::Nobody;
+                pending.deadline = Monotonic(u64::MAX);
+            }
+        }
+        self.lanes[lane].early -= reached.len() as u32;
+        for pending in reached {
+            let ack = ack_of(&pending, pending.level, early_stages(&pending));
+            self.ack(cx, pending.origin, &ack);
+        }
+    }
+
     /// The lane's directory failed: what is not durable may or may not survive.
     pub(super) fn fail_pending<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize) {
         let failed = "the data directory failed before the batch was durable";
+        self.fail_pending_with(cx, lane, Refusal::new(ErrorCode::StorageFailed, failed));
+    }
+
+    pub(super) fn fail_pending_with<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        lane: usize,
+        refusal: Refusal,
+    ) {
         while let Some(pending) = self.lanes[lane].pending.pop_front() {
-            self.refuse(cx, pending.origin, KIND, Refusal::new(ErrorCode::StorageFailed, failed));
+            self.refuse(cx, pending.origin, KIND, refusal);
         }
+        self.lanes[lane].early = 0;
         self.lanes[lane].turns.clear();
         self.lanes[lane].deadline_min = Monotonic(u64::MAX);
     }
@@ -166,6 +243,7 @@ fn pending_of(new: &NewBatch, place: &Appended, bytes: u32, now: Monotonic) -> P
         epoch: place.epoch,
         append_time: place.append_time,
         partition: new.produce.partition,
+        level: new.produce.durability,
         record_count: new.checked.record_count,
         bytes,
         socket_ns: new.socket_ns,

@@ -24,7 +24,7 @@ impl Shard {
         self.is_started = true;
         if self.config.shard == ShardId(0) {
             self.keeper = Some(MetadataKeeper::new(&self.config));
-            self.make_lane(cx, LaneId::METADATA, DirectoryId(0));
+            self.make_lane(cx, LaneId::METADATA, DirectoryId(0), false);
         } else if self.view.version() > 0 {
             // The view was faster than the start.
             self.make_lanes(cx);
@@ -49,13 +49,21 @@ impl Shard {
         let view = std::sync::Arc::clone(&self.view);
         for record in view.lanes_of(self.config.shard, self.config.shards) {
             let Some(replica) = record.replica(view.me()) else { continue };
-            self.make_lane(cx, record.id, replica.directory);
+            let is_replicated = record.replicas.len() > 1;
+            self.make_lane(cx, record.id, replica.directory, is_replicated);
         }
     }
 
-    fn make_lane<M: Memory>(&mut self, cx: &mut Cx<'_, M>, id: LaneId, directory: DirectoryId) {
+    fn make_lane<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        id: LaneId,
+        directory: DirectoryId,
+        is_replicated: bool,
+    ) {
         let owner = u16::try_from(self.lanes.len()).expect("far fewer lanes");
-        let config = self.log_config(id, directory, owner);
+        let mut config = self.log_config(id, directory, owner);
+        config.replicated = is_replicated;
         let mut log = Log::new(config, Random::new(self.random.next_u64()));
         if directory.0 < self.config.directories {
             log.start(&mut cx.io(&mut self.ops));
@@ -69,6 +77,9 @@ impl Shard {
             self.lane_indexes.resize(at + 1, None);
         }
         self.lane_indexes[at] = Some(owner);
+        if is_replicated {
+            self.seat(cx, usize::from(owner));
+        }
     }
 
     fn log_config(&self, id: LaneId, directory: DirectoryId, owner: u16) -> LogConfig {

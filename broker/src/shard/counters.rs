@@ -72,6 +72,19 @@ counters! {
     peer_frames_dropped,
     /// Answers of other brokers that they could not do with what they were sent.
     peer_errors,
+    /// Lanes that began to be led here, and that are led here no more.
+    lanes_begun,
+    lanes_yielded,
+    /// Logs of replicas that went on after a start, and that were cut back.
+    lane_resumes,
+    lane_truncations,
+    /// Bytes of entries that followers were sent, and that came from leaders.
+    copy_bytes_out,
+    copy_bytes_in,
+    /// Entries of a leader that break a rule.
+    copies_refused,
+    /// Replicas that do not take part because their vote cannot be read.
+    votes_lost,
     metadata_commands,
     views_applied,
 }

@@ -3,14 +3,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use corelog_protocol::ErrorCode;
 use corelog_protocol::ids::{Epoch, LaneId, Lsn, Offset, PartitionId, ShardId};
+use corelog_protocol::{Durability, ErrorCode};
 
 use crate::log::{Log, ReadId};
 use crate::shard::batch::NewBatch;
 use crate::shard::event::Conn;
 use crate::shard::jobs::JobId;
 use crate::shard::message::Token;
+use crate::shard::replicas::Seat;
 use crate::time::Monotonic;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +49,7 @@ pub struct Pending {
     pub epoch: Epoch,
     pub append_time: i64,
     pub partition: PartitionId,
+    pub level: Durability,
     pub record_count: u32,
     /// Of the stored entry.
     pub bytes: u32,
@@ -87,6 +89,12 @@ pub struct Lane {
     pub reads_put_off: VecDeque<Reader>,
     /// No deadline of a pending batch is earlier.
     pub deadline_min: Monotonic,
+    /// Batches that wait for less than a commit.
+    pub early: u32,
+    /// When the last write and flush were done, for stage times.
+    pub flushed_at: (Monotonic, Monotonic),
+    /// Its place among several replicas. None: it is alone.
+    pub seat: Option<Box<Seat>>,
 }
 
 impl Lane {
@@ -104,6 +112,9 @@ impl Lane {
             reads: BTreeMap::new(),
             reads_put_off: VecDeque::new(),
             deadline_min: Monotonic(u64::MAX),
+            early: 0,
+            flushed_at: (Monotonic(0), Monotonic(0)),
+            seat: None,
         }
     }
 
@@ -111,10 +122,16 @@ impl Lane {
     /// everything knows partitions, and not what is in them.
     pub fn unreadable(&self) -> Option<ErrorCode> {
         match self.state {
+            _ if self.is_led_elsewhere() => Some(ErrorCode::NotLeader),
             _ if self.is_recovered => None,
             LaneState::Recovering => Some(ErrorCode::Recovering),
             _ => Some(ErrorCode::StorageUnavailable),
         }
+    }
+
+    /// One of several replicas, and not the one that serves.
+    pub fn is_led_elsewhere(&self) -> bool {
+        self.seat.as_ref().is_some_and(|seat| !seat.is_serving())
     }
 
     pub fn push_pending(&mut self, pending: Pending) {

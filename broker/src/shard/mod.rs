@@ -28,6 +28,7 @@ mod metadata_keeper;
 mod offsets;
 mod partitions;
 mod peers;
+mod places;
 mod produce;
 mod receive;
 mod replicas;
@@ -246,6 +247,9 @@ impl Shard {
     }
 
     fn on_disk<M: Memory>(&mut self, cx: &mut Cx<'_, M>, op: OpId, done: DiskDone) {
+        if let Some(lane) = Self::vote_of(OpIds::owner(op)) {
+            return self.on_vote_disk(cx, lane, done);
+        }
         let owner = usize::from(OpIds::owner(op));
         let lane = self.lanes.get_mut(owner).expect("only lanes give orders to disks");
         lane.log.on_disk(&mut cx.io(&mut self.ops), op, done);

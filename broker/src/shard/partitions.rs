@@ -102,6 +102,12 @@ impl Partitions {
         page.used += 1;
     }
 
+    /// Whoever waits for records of a lane (by its index on this shard).
+    pub fn take_waiters_of(&mut self, lane: u16) -> Vec<Waiter> {
+        let partitions = self.slots.iter_mut().flatten().filter(|found| found.lane == lane);
+        partitions.flat_map(|partition| std::mem::take(&mut partition.waiters)).collect()
+    }
+
     pub fn remove(&mut self, id: PartitionId) -> Option<Partition> {
         let slot = self.slot(id)?;
         let at = id.0 as usize / PAGE;

@@ -15,6 +15,7 @@ use super::lane::Origin;
 use super::message::{Answer, Refusal};
 use super::receive::Flow;
 use super::replies::{OVERLOADED, RECOVERING, STOPPING};
+use super::route::LED_ELSEWHERE;
 use super::{Cx, Shard};
 use crate::limits::{RETRY_AFTER_MS, SESSION_QUANTUM_BYTES};
 use crate::log::{AppendError, Body, NewEntry, Verdict};
@@ -48,6 +49,10 @@ impl Shard {
         let Some(lane) = self.partitions.get(produce.partition).map(|found| found.lane) else {
             return self.produce_elsewhere(cx, conn, header, produce, batch);
         };
+        if self.lanes[usize::from(lane)].is_led_elsewhere() {
+            self.refuse(cx, origin, KIND, LED_ELSEWHERE);
+            return Flow::Done;
+        }
         let session = self.sessions.get(conn).expect("a frame of this session is being taken");
         let received_at = session.incoming.last_byte_at;
         let socket_ns = saturate(received_at - session.incoming.first_byte_at);
@@ -210,6 +215,9 @@ impl Shard {
         if cx.now.monotonic > new.deadline() {
             self.counters.requests_expired += 1;
             return Err(NotAppended::Refused(EXPIRED));
+        }
+        if self.lanes[lane].is_led_elsewhere() {
+            return Err(NotAppended::Refused(LED_ELSEWHERE));
         }
         let found = self.partitions.get(produce.partition);
         let partition_at = found.map_or(0, |found| found.log_at);

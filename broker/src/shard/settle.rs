@@ -59,6 +59,9 @@ impl Shard {
                 self.commit_flushes.record(now, flush_done_at - write_done_at);
                 if is_metadata {
                     self.on_metadata_durable(cx, through);
+                } else if self.lanes[lane].seat.is_some() {
+                    self.lanes[lane].flushed_at = (write_done_at, flush_done_at);
+                    self.on_replica_durable(cx, lane);
                 } else {
                     self.on_durable(cx, lane, through, write_done_at, flush_done_at);
                 }
@@ -68,6 +71,7 @@ impl Shard {
                 if let Some(keeper) = self.keeper.as_mut().filter(|_| is_metadata) {
                     keeper.on_room();
                 }
+                self.on_replica_room(cx, lane);
             }
             LogEvent::ReadDone { read, answer, pieces } => {
                 match self.lanes[lane].reads.remove(&read) {
@@ -84,7 +88,10 @@ impl Shard {
                     self.on_offsets_lookup(cx, id, answer);
                 }
             }
-            LogEvent::ReadRoom => self.retry_reads(cx, lane),
+            LogEvent::ReadRoom => {
+                self.retry_reads(cx, lane);
+                self.feed_followers(cx, lane);
+            }
             LogEvent::Replayed(entry) => self.on_replayed(cx, lane, &entry),
             LogEvent::Recovered(report) => {
                 self.lanes[lane].is_recovered = true;
@@ -97,6 +104,7 @@ impl Shard {
                     let next = self.lanes[lane].log.next_lsn();
                     self.lanes[lane].log.set_needed_from(next);
                     self.delete_what_is_deleted(lane);
+                    self.on_log_open(cx, lane);
                 }
             }
             LogEvent::Rolled { first_lsn } => match &mut self.keeper {
@@ -104,13 +112,13 @@ impl Shard {
                 // Nothing but batches is folded yet: no old entry of another kind is needed.
                 _ => self.lanes[lane].log.set_needed_from(first_lsn),
             },
-            LogEvent::LogStartMoved | LogEvent::Resumed => {}
-            LogEvent::CopiesDone { pieces, .. } => {
-                for piece in pieces {
-                    cx.memory.release(piece.slot);
-                }
+            LogEvent::LogStartMoved => {}
+            LogEvent::Resumed => self.on_log_open(cx, lane),
+            LogEvent::CopiesDone { read, from, answer, pieces } => {
+                self.on_copies_read(cx, lane, read, from, answer, pieces);
             }
             LogEvent::Failed(failure) => self.on_lane_failed(cx, lane, failure),
+            LogEvent::Stopped if self.reopen_log(cx, lane) => {}
             LogEvent::Stopped => {
                 self.lanes[lane].state = LaneState::Stopped;
                 self.lanes[lane].is_busy = false;
@@ -123,6 +131,7 @@ impl Shard {
         self.lanes[lane].state = LaneState::Failed;
         self.lanes[lane].is_busy = false;
         self.fail_pending(cx, lane);
+        self.on_replica_failed(cx, lane);
         if self.lanes[lane].id == LaneId::METADATA {
             self.fail_keeper(cx);
             if was_recovering {

@@ -41,7 +41,9 @@ impl Shard {
         if stopping.is_over {
             return;
         }
-        let are_logs_stopped = self.lanes.iter().all(|lane| lane.state == LaneState::Stopped);
+        let are_logs_stopped =
+            self.lanes.iter().all(|lane| lane.state == LaneState::Stopped) && self.close_votes(cx);
+        let Some(stopping) = &self.stopping else { return };
         let is_answered = self.forwards.is_empty()
             && self.fetches.is_empty()
             && self.lanes.iter().all(|lane| lane.waiting.is_empty() && lane.adopted.is_empty())

@@ -25,6 +25,8 @@ pub(super) struct Timers {
     tick_at: Monotonic,
     /// When time passes for the metadata's group.
     group_at: Monotonic,
+    /// When replicas say again what may have been lost.
+    replicas_at: Monotonic,
     /// What the driver was told last.
     wake_at: Monotonic,
 }
@@ -37,6 +39,7 @@ impl Default for Timers {
             watched: Vec::new(),
             tick_at: never,
             group_at: never,
+            replicas_at: never,
             wake_at: never,
         }
     }
@@ -71,6 +74,10 @@ impl Shard {
             // Late ticks are not made up for: a process that was paused blames nobody.
             self.timers.group_at = Monotonic(u64::MAX);
             self.tick_keeper(cx);
+        }
+        if now >= self.timers.replicas_at {
+            self.timers.replicas_at = Monotonic(u64::MAX);
+            self.tick_replicas(cx);
         }
         if now >= self.timers.tick_at {
             self.tick(cx);
@@ -149,9 +156,13 @@ impl Shard {
         if self.timers.group_at == never && wants_ticks {
             self.timers.group_at = cx.now.monotonic + Nanos::from_millis(GROUP_TICK_MS);
         }
+        if self.timers.replicas_at == never && self.stopping.is_none() && self.has_seats() {
+            self.timers.replicas_at = self.next_replica_tick(cx.now.monotonic);
+        }
         let fetch = self.timers.fetches.first().map_or(never, |&(deadline, _)| deadline);
         let mut next = self.timers.tick_at.min(fetch).min(self.timers.group_at);
         next = next.min(self.peers.due_at);
+        next = next.min(self.timers.replicas_at);
         // What a log could not do when it was woken waits for the disk: no use in asking at once.
         let soon = cx.now.monotonic + Nanos::from_millis(LANE_WAKE_MS_MIN);
         for lane in &self.lanes {

@@ -5,29 +5,26 @@ use std::sync::Arc;
 
 use corelog_protocol::ErrorCode;
 use corelog_protocol::frame::FrameKind;
-use corelog_protocol::ids::{BrokerId, PartitionId, ShardId, TopicId};
+use corelog_protocol::ids::{ShardId, TopicId};
 use corelog_protocol::message::{
-    Brokers, PartitionPlace, TOPIC_LIST_MAX, TopicAlter, TopicAlterReply, TopicCreate,
-    TopicCreateReply, TopicDelete, TopicDeleteReply, TopicDescribe, TopicDescribeReply, TopicInfo,
-    TopicList, TopicListReply, TopicSettings as WireSettings, TopicSummary,
+    TOPIC_LIST_MAX, TopicAlter, TopicAlterReply, TopicCreate, TopicCreateReply, TopicDelete,
+    TopicDeleteReply, TopicDescribe, TopicDescribeReply, TopicInfo, TopicList, TopicListReply,
+    TopicSummary,
 };
 
 use super::effect::Effect;
 use super::event::Conn;
 use super::lane::Origin;
 use super::message::{Answer, Change, Refusal, ShardMessage};
+use super::places::{TOPIC_BYTES, replicas_of, replicas_of_new, reply_bytes, topic_info};
 use super::replies::OVERLOADED;
 use super::route::{Forward, ForwardKind, METADATA_LOST};
 use super::{Cx, Shard};
 use crate::log::Retention;
 use crate::memory::Memory;
 use crate::metadata::topic::is_valid_name;
-use crate::metadata::view::{View, lane_shard};
-use crate::metadata::{Link, Topic, TopicChanges, TopicSettings};
-
-/// What a topic takes in a reply at most, without its partitions, and a partition, bytes.
-const TOPIC_BYTES: usize = 320;
-const PLACE_BYTES: usize = 64;
+use crate::metadata::view::View;
+use crate::metadata::{Topic, TopicChanges, TopicSettings};
 
 impl Shard {
     pub(super) fn on_topic_create<M: Memory>(
@@ -47,8 +44,11 @@ impl Shard {
             Some(Refusal::new(ErrorCode::InvalidTopic, "1 to 249 of [a-zA-Z0-9._-]"))
         } else if !settings.is_valid() {
             Some(Refusal::new(ErrorCode::InvalidConfig, "a setting is out of its bounds"))
-        } else if create.settings.replicas > 1 {
-            Some(Refusal::new(ErrorCode::InvalidConfig, "one replica is all this broker has"))
+        } else if create.settings.replicas > 0
+            && self.view.version() > 0
+            && create.settings.replicas != replicas_of_new(&self.view)
+        {
+            Some(Refusal::new(ErrorCode::InvalidConfig, "topics have as many replicas as lanes do"))
         } else if self.view.topic(&create.name).is_some() {
             Some(Refusal::new(ErrorCode::TopicExists, "a topic of this name exists"))
         } else {
@@ -219,7 +219,7 @@ impl Shard {
             id: topic.id,
             name: topic.name.to_string(),
             partitions: topic.settings.partitions,
-            replicas: 1,
+            replicas: replicas_of(&self.view, topic),
         };
         let topics = after.by_ref().take(most.min(fits)).map(summary).collect();
         let reply = TopicListReply { topics, more: after.next().is_some() };
@@ -236,8 +236,7 @@ impl Shard {
     ) {
         let refusal = match self.view.topic(&describe.name) {
             Some(topic) => {
-                let bytes = TOPIC_BYTES + topic.settings.partitions as usize * PLACE_BYTES;
-                if self.can_hold(cx.memory, bytes) {
+                if self.can_hold(cx.memory, reply_bytes(&self.view, topic)) {
                     let reply = TopicDescribeReply { topic: self.topic_info(topic) };
                     return self.send_message(cx, conn, correlation, &reply);
                 }
@@ -252,30 +251,9 @@ impl Shard {
     }
 
     fn topic_info(&self, topic: &Topic) -> TopicInfo {
-        let place = |(partition, link): (PartitionId, Link)| {
-            let local = self.lane_index(link.lane);
-            PartitionPlace {
-                partition,
-                lane: link.lane,
-                broker: BrokerId(0),
-                shard: lane_shard(link.lane, self.config.shards),
-                // Known for lanes led here only.
-                epoch: local.map(|at| self.lanes[usize::from(at)].log.epoch()).unwrap_or_default(),
-            }
-        };
-        TopicInfo {
-            id: topic.id,
-            name: topic.name.to_string(),
-            settings: WireSettings {
-                partitions: topic.settings.partitions,
-                replicas: 1,
-                retention_ms: topic.settings.retention_ms,
-                retention_bytes: topic.settings.retention_bytes,
-            },
-            places: topic.partitions().map(place).collect(),
-            brokers: Brokers::default(),
-            replica_places: Vec::new(),
-        }
+        let epoch_here =
+            |lane| self.lane_index(lane).map(|at| self.lanes[usize::from(at)].log.epoch());
+        topic_info(&self.view, topic, self.config.shards, epoch_here)
     }
 
     /// A new view is in force here from now on: partitions come and go.
@@ -292,6 +270,7 @@ impl Shard {
             self.make_lanes(cx);
         }
         let new = Arc::clone(&self.view);
+        let lanes = new.lanes_changed_since(&old);
         for id in new.changed_since(&old) {
             match (old.state().topic_with_id(id), new.state().topic_with_id(id)) {
                 (Some(was), None) => self.close_partitions(was),
@@ -301,6 +280,7 @@ impl Shard {
                 (None, None) => {}
             }
         }
+        self.see_lanes(cx, &lanes);
         if self.config.shard != ShardId(0) {
             let message = Box::new(ShardMessage::ViewApplied { version });
             cx.effects.push(Effect::Tell { to: ShardId(0), message });

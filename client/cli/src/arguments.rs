@@ -10,15 +10,15 @@ use corelog::{Compression, Durability};
 use crate::place::Place;
 use crate::units::{Age, Bytes, Text, header, objective, span};
 
-/// Topics and records of a Corelog broker.
+/// Topics and records of a Corelog broker, or of a cluster of them.
 #[derive(Parser, Debug)]
 #[command(name = "corelog", version, after_long_help = crate::failure::EXIT_CODES)]
 pub struct Arguments {
-    /// Where a broker listens.
+    /// Where a broker listens; of a cluster any, or several with commas between them.
     #[arg(
         long,
         global = true,
-        value_name = "HOST:PORT",
+        value_name = "HOST:PORT,...",
         env = "CORELOG_BROKER",
         default_value = "127.0.0.1:7420"
     )]

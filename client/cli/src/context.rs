@@ -21,28 +21,42 @@ impl Context {
 
     /// The same, with settings of its own.
     pub fn connect_with(&self, set: impl FnOnce(Builder) -> Builder) -> Result<Client, Failure> {
-        let addresses: Vec<SocketAddr> = match self.broker.to_socket_addrs() {
-            Ok(addresses) => addresses.collect(),
-            Err(error) => {
-                return Err(Failure::new(
-                    Exit::Input,
-                    format!("{} is no address of a broker: {error}", self.broker),
-                )
-                .fix("write HOST:PORT, such as 127.0.0.1:7420"));
-            }
-        };
-        self.knock(&addresses)?;
+        let addresses = self.knock(self.addresses()?)?;
         set(Client::builder().address(&addresses[..]).name("corelog-cli"))
             .connect()
             .map_err(|error| Failure::unreachable(&self.broker, &error.to_string()))
     }
 
-    /// Whether anything listens at one of the addresses.
-    fn knock(&self, addresses: &[SocketAddr]) -> Result<(), Failure> {
+    /// Of all that were named. A name that is not known now is passed over if another one is.
+    fn addresses(&self) -> Result<Vec<SocketAddr>, Failure> {
+        let mut all = Vec::new();
+        let mut wrong = None;
+        for named in self.broker.split(',').map(str::trim) {
+            match named.to_socket_addrs() {
+                Ok(addresses) => all.extend(addresses),
+                Err(error) => {
+                    wrong.get_or_insert(format!("{named} is no address of a broker: {error}"));
+                }
+            }
+        }
+        match wrong {
+            Some(wrong) if all.is_empty() => Err(Failure::new(Exit::Input, wrong)
+                .fix("write HOST:PORT, such as 127.0.0.1:7420, with commas between several")),
+            _ => Ok(all),
+        }
+    }
+
+    /// The addresses from the first on where anything listens, then those before it.
+    fn knock(&self, mut addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Failure> {
         let mut why = String::from("the name has no address");
-        for address in addresses {
-            match TcpStream::connect_timeout(address, self.timeout.max(Duration::from_millis(1))) {
-                Ok(_) => return Ok(()),
+        let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+        let patience = (self.timeout / count).max(Duration::from_millis(1));
+        for at in 0..addresses.len() {
+            match TcpStream::connect_timeout(&addresses[at], patience) {
+                Ok(_) => {
+                    addresses.rotate_left(at);
+                    return Ok(addresses);
+                }
                 Err(error) => why = error.to_string(),
             }
         }

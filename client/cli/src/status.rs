@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use corelog::StatusReply;
+use corelog::{Admin, Brokers, StatusReply};
 use serde_json::{Map, Value, json};
 
 use crate::arguments::Status;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{Column, Output};
+use crate::topic::{brokers_json, brokers_text};
 use crate::units::{bytes, count};
 
 pub fn run(context: &Context, output: &mut Output, command: &Status) -> Result<(), Failure> {
@@ -22,14 +23,34 @@ pub fn run(context: &Context, output: &mut Output, command: &Status) -> Result<(
             Failure::new(Exit::NotFound, what).fix("`corelog status --counters` shows all of them")
         );
     }
+    let brokers = brokers(&context.admin(&client));
     if output.json {
-        return output.json(&object(context, &status));
+        let mut told = object(context, &status);
+        if let Some(brokers) = brokers {
+            told["me"] = json!(brokers.me.0);
+            told["brokers"] = brokers_json(&brokers);
+        }
+        return output.json(&told);
     }
     if command.counters.is_some() {
         counters(output, &status)
     } else {
-        summary(context, output, &status)
+        summary(context, output, &status)?;
+        match brokers {
+            None => Ok(()),
+            Some(brokers) => {
+                let me = format!("this is broker {} of {}", brokers.me, brokers.places.len());
+                output.line(&format!("{me}; {}", brokers_text(&brokers)))
+            }
+        }
     }
+}
+
+/// Who else is there, as told with any topic. None: nobody, or there is no topic to ask about.
+fn brokers(admin: &Admin) -> Option<Brokers> {
+    let topics = admin.list_topics().ok()?;
+    let brokers = admin.describe_topic(&topics.first()?.name).ok()?.brokers;
+    (!brokers.places.is_empty()).then_some(brokers)
 }
 
 fn object(context: &Context, status: &StatusReply) -> Value {

@@ -2,7 +2,9 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
-use corelog::{Position, TopicChanges, TopicInfo, TopicSettings, TopicSummary};
+use corelog::{
+    BrokerId, BrokerPlace, Brokers, Position, TopicChanges, TopicInfo, TopicSettings, TopicSummary,
+};
 use serde_json::{Value, json};
 
 use crate::arguments::{Retention, TopicCommand};
@@ -90,41 +92,74 @@ fn describe(context: &Context, output: &mut Output, topic: &str) -> Result<(), F
     let admin = context.admin(&client);
     let info = admin.describe_topic(topic).map_err(context.of_topic(topic))?;
     let mut bounds = Vec::new();
-    for number in (0u32..).take(info.places.len()) {
+    let is_cluster = !info.brokers.places.is_empty();
+    for (number, place) in (0u32..).zip(&info.places) {
         // One partition that cannot be read hides none of the others.
-        bounds.push(admin.offsets(topic, number, Position::End));
+        let has_leader = !is_cluster || place.broker != BrokerId(0);
+        bounds.push(match has_leader {
+            true => admin.offsets(topic, number, Position::End).map_err(|error| error.to_string()),
+            false => Err("nobody leads it now".to_owned()),
+        });
     }
     if output.json {
         let place = |(number, place): (usize, &corelog::PartitionPlace)| {
             let bounds = bounds.get(number).and_then(|bounds| bounds.as_ref().ok());
-            json!({
+            let mut told = json!({
                 "partition": number, "id": place.partition.0,
                 "shard": place.shard.0, "lane": place.lane.0,
                 "log_start": bounds.map(|bounds| bounds.log_start.0),
                 "committed_end": bounds.map(|bounds| bounds.committed_end.0),
-            })
+            });
+            if is_cluster {
+                told["leader"] = json!((place.broker != BrokerId(0)).then_some(place.broker.0));
+                told["epoch"] = json!(place.epoch.0);
+                let replicas = info.replicas_of(place.lane).map(|broker| broker.0);
+                told["replicas"] = json!(replicas.collect::<Vec<u32>>());
+            }
+            told
         };
         let mut told = topic_json(&info);
+        if is_cluster {
+            told["brokers"] = brokers_json(&info.brokers);
+        }
         told["places"] = info.places.iter().enumerate().map(place).collect();
         return output.json(&told);
     }
     output.line(&format!("topic {topic}: {}", settings_text(&info)))?;
-    let columns = [
-        ("PARTITION", Column::Number),
+    let mut columns = vec![("PARTITION", Column::Number)];
+    if is_cluster {
+        output.line(&brokers_text(&info.brokers))?;
+        columns.extend([
+            ("LEADER", Column::Number),
+            ("REPLICAS", Column::Text),
+            ("EPOCH", Column::Number),
+        ]);
+    }
+    columns.extend([
         ("SHARD", Column::Number),
         ("LANE", Column::Number),
         ("START", Column::Number),
         ("END", Column::Number),
         ("RECORDS", Column::Number),
-    ];
+    ]);
     let rows = info.places.iter().zip(&bounds).enumerate().map(|(number, (place, bounds))| {
-        let mut row = vec![number.to_string(), place.shard.to_string(), place.lane.0.to_string()];
+        let mut row = vec![number.to_string()];
+        if is_cluster {
+            let leader = match place.broker {
+                BrokerId(0) => "-".to_owned(),
+                leader => leader.to_string(),
+            };
+            let replicas = info.replicas_of(place.lane).map(|broker| broker.to_string());
+            let replicas = replicas.collect::<Vec<String>>().join(",");
+            row.extend([leader, replicas, place.epoch.to_string()]);
+        }
+        row.extend([place.shard.to_string(), place.lane.0.to_string()]);
         match bounds {
             Ok(bounds) => {
                 let (start, end) = (bounds.log_start.0, bounds.committed_end.0);
                 row.extend([start.to_string(), end.to_string(), count(end.saturating_sub(start))]);
             }
-            Err(error) => row.push(error.to_string()),
+            Err(error) => row.push(error.clone()),
         }
         row
     });
@@ -182,6 +217,18 @@ fn is_confirmed(topic: &str) -> Result<bool, Failure> {
     Ok(read.is_ok() && answer.trim() == topic)
 }
 
+/// `brokers: 1 at 10.0.0.1:7420, 2 at 10.0.0.2:7420`.
+pub fn brokers_text(brokers: &Brokers) -> String {
+    let place = |broker: &BrokerPlace| format!("{} at {}", broker.id, broker.address);
+    let places: Vec<String> = brokers.places.iter().map(place).collect();
+    format!("brokers: {}", places.join(", "))
+}
+
+pub fn brokers_json(brokers: &Brokers) -> Value {
+    let place = |broker: &BrokerPlace| json!({ "id": broker.id.0, "address": broker.address.to_string(), "shards": broker.shards });
+    brokers.places.iter().map(place).collect()
+}
+
 fn topic_json(info: &TopicInfo) -> Value {
     json!({
         "name": info.name, "id": info.id.0,
@@ -209,4 +256,23 @@ fn settings_text(info: &TopicInfo) -> String {
         }
     };
     format!("{partitions}, {kept}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brokers_are_told_with_their_addresses() {
+        let broker = |id| BrokerPlace {
+            id: BrokerId(id),
+            address: ([10, 0, 0, id as u8], 7420).into(),
+            shards: 2,
+            incarnation: Default::default(),
+        };
+        let brokers = Brokers { me: BrokerId(2), places: vec![broker(1), broker(2)] };
+        assert_eq!(brokers_text(&brokers), "brokers: 1 at 10.0.0.1:7420, 2 at 10.0.0.2:7420");
+        let first = &brokers_json(&brokers)[0];
+        assert_eq!(*first, json!({ "id": 1, "address": "10.0.0.1:7420", "shards": 2 }));
+    }
 }

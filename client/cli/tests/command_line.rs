@@ -370,6 +370,23 @@ fn the_status_is_there_for_people_and_for_programs() {
 }
 
 #[test]
+fn of_several_addresses_those_that_answer_are_used() {
+    let Some(host) = Host::start() else { return };
+    // Nobody listens where somebody has just stopped.
+    let silent = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port");
+    let both = format!("{silent}, {}", host.address);
+    host.ok(&["--broker", &both, "topic", "create", "t"], "");
+    host.ok(&["--broker", &both, "produce", "t"], "a\n");
+    let told = host.ok(&["--broker", &both, "topic", "describe", "t"], "");
+    let columns: Vec<&str> = told.lines().nth(1).unwrap_or_default().split_whitespace().collect();
+    assert_eq!(columns, ["PARTITION", "SHARD", "LANE", "START", "END", "RECORDS"], "it is alone");
+    let nobody = host.run(&["--broker", &format!("{silent},{silent}"), "topic", "list"]);
+    assert_eq!(nobody.code, Some(3), "{}", nobody.stderr);
+    let wrong = host.run(&["--broker", "nonsense,also", "topic", "list"]);
+    assert_eq!(wrong.code, Some(2), "{}", wrong.stderr);
+}
+
+#[test]
 fn shells_get_their_completion_and_help_tells_the_exit_codes() {
     for shell in ["bash", "zsh", "fish"] {
         let ran = feed(command(&["completion", shell]), b"");

@@ -236,14 +236,16 @@ impl World {
             false => self.net.remove(at),
         };
         let Sent { from, to, epoch, message, entries } = sent;
-        let LaneMessage::Append { first, committed, .. } = message else {
+        let LaneMessage::Append { first, committed, wants_received } = message else {
             return self.with(to, |replica, disk, now| {
                 replica.on_message(from, epoch, message, disk, now);
             });
         };
         let node = self.node(to);
         let Some(replica) = &mut node.replica else { return };
-        if node.disk.opening.is_none() && replica.takes(from, epoch, first, committed, &node.disk) {
+        if node.disk.opening.is_none()
+            && replica.takes(from, epoch, first, (committed, wants_received), &node.disk)
+        {
             for entry in entries {
                 node.disk.append(entry);
             }

@@ -1,7 +1,6 @@
 //! What other brokers say, handed on by its kind.
 
 use corelog_protocol::frame::{FrameHeader, FrameKind};
-use corelog_protocol::ids::BrokerId;
 use corelog_protocol::peer::PeerHelloReply;
 
 use super::dialing::is_answer;
@@ -27,7 +26,9 @@ impl Shard {
                 self.on_answer_of_peer(cx, conn, (broker, shard), header, frame);
                 Flow::Done
             }
-            Role::Peer { broker, .. } => self.on_message_of_peer(cx, conn, broker, header, frame),
+            Role::Peer { broker, shard } => {
+                self.on_message_of_peer(cx, conn, (broker, shard), header, frame)
+            }
         }
     }
 
@@ -67,7 +68,7 @@ impl Shard {
         &mut self,
         cx: &mut Cx<'_, M>,
         conn: Conn,
-        from: BrokerId,
+        (from, shard): super::Place,
         header: &FrameHeader,
         frame: Piece,
     ) -> Flow {
@@ -82,7 +83,7 @@ impl Shard {
         let mut is_known = true;
         let mut flow = Flow::Done;
         match header.kind {
-            FrameKind::PeerLane => flow = self.on_peer_lane(cx, from, &control, payload),
+            FrameKind::PeerLane => flow = self.on_peer_lane(cx, (from, shard), &control, payload),
             FrameKind::PeerMetadata => self.on_peer_metadata(cx, from, &control, payload),
             FrameKind::PeerFence => self.on_peer_fence(cx, from, &control),
             FrameKind::PeerChange => self.on_peer_change(cx, from, &control),

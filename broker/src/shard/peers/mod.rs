@@ -104,11 +104,12 @@ impl Shard {
     /// A link is up: what was said over the one before may be lost.
     pub(super) fn on_peer_up<M: Memory>(
         &mut self,
-        _cx: &mut Cx<'_, M>,
-        _broker: BrokerId,
-        _shard: ShardId,
+        cx: &mut Cx<'_, M>,
+        broker: BrokerId,
+        shard: ShardId,
     ) {
         self.counters.peer_links_made += 1;
+        self.on_lanes_peer_up(cx, broker, shard);
     }
 
     /// A link that was up is gone, and dialed again soon.
@@ -119,6 +120,7 @@ impl Shard {
         shard: ShardId,
     ) {
         self.counters.peer_links_lost += 1;
+        self.on_lanes_peer_down(cx, broker, shard);
         if shard == ShardId(0) {
             self.on_metadata_peer_down(cx, broker);
         }

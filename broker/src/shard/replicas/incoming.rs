@@ -1,0 +1,165 @@
+//! What other replicas say of a lane, and the entries of a leader.
+
+use corelog_protocol::ids::{BrokerId, ShardId};
+
+use super::Copied;
+use crate::limits::REPLICATION_WINDOW_BYTES;
+use crate::log::{AppendError, CopyError};
+use crate::memory::{Memory, Piece};
+use crate::replica::LaneMessage;
+use crate::shard::receive::Flow;
+use crate::shard::{Cx, Shard};
+
+/// What became of entries.
+enum Taken {
+    All,
+    /// This much; the rest when there is room.
+    Part(u32),
+    /// They are not for this log as it is.
+    No,
+}
+
+impl Shard {
+    /// A message of a lane's replication, from the shard of another broker.
+    pub(in crate::shard) fn on_peer_lane<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        (from, shard): (BrokerId, ShardId),
+        control: &[u8],
+        payload: Piece,
+    ) -> Flow {
+        let Ok((id, epoch, message)) = LaneMessage::decode(control) else {
+            self.counters.peer_frames_dropped += 1;
+            return Flow::Done;
+        };
+        if message == LaneMessage::Beat {
+            for lane in 0..self.lanes.len() {
+                if self.place_of(from, self.lanes[lane].id) == Some(shard)
+                    && let Some(seat) = &mut self.lanes[lane].seat
+                    && let Some(replica) = &mut seat.replica
+                {
+                    replica.on_heard(from, cx.now.monotonic);
+                }
+            }
+            return Flow::Done;
+        }
+        let lane = self.lane_index(id).map(usize::from);
+        let Some(lane) = lane.filter(|lane| self.lanes[*lane].seat.is_some()) else {
+            self.counters.peer_frames_dropped += 1;
+            return Flow::Done;
+        };
+        let LaneMessage::Append { first, committed, wants_received } = message else {
+            self.with_replica(cx, lane, |replica, log, now| {
+                replica.on_heard(from, now);
+                replica.on_message(from, epoch, message, log, now);
+            });
+            return Flow::Done;
+        };
+        let committed = (committed, wants_received);
+        let copied = Copied { from, epoch, first, committed, piece: payload };
+        let Some(seat) = &mut self.lanes[lane].seat else { return Flow::Done };
+        let is_behind = !seat.inbox.is_empty();
+        let taken = if is_behind { Taken::Part(0) } else { self.take_copies(cx, lane, &copied) };
+        if let Taken::Part(used) = taken {
+            let held: usize = self.lanes[lane]
+                .seat
+                .iter()
+                .flat_map(|seat| &seat.inbox)
+                .map(|it| it.piece.len as usize)
+                .sum();
+            if held + payload.len as usize <= 2 * REPLICATION_WINDOW_BYTES {
+                self.hold_copies(cx, lane, copied, used);
+            }
+        }
+        self.drive_replica(cx, lane);
+        Flow::Done
+    }
+
+    /// Appends entries of the leader, as far as the log has room.
+    fn take_copies<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        lane: usize,
+        copied: &Copied,
+    ) -> Taken {
+        let Copied { from, epoch, first, committed, piece } = *copied;
+        let target = &mut self.lanes[lane];
+        let Some(replica) = target.seat.as_mut().and_then(|seat| seat.replica.as_mut()) else {
+            return Taken::No;
+        };
+        if !replica.takes(from, epoch, first, committed, &target.log) {
+            return Taken::No;
+        }
+        let mut used = 0;
+        while used < piece.len {
+            let rest = Piece { start: piece.start + used, len: piece.len - used, ..piece };
+            match target.log.append_copy(&mut cx.io(&mut self.ops), rest) {
+                Ok(0) => break,
+                Ok(bytes) => {
+                    used += bytes;
+                    self.counters.copy_bytes_in += u64::from(bytes);
+                }
+                Err(CopyError::Refused(AppendError::Busy | AppendError::Full)) => {
+                    return Taken::Part(used);
+                }
+                Err(error) => {
+                    self.counters.copies_refused += 1;
+                    tracing::warn!(
+                        lane = target.id.0,
+                        from = from.0,
+                        ?error,
+                        "entries of the leader are refused"
+                    );
+                    break;
+                }
+            }
+        }
+        replica.on_copied();
+        let end = replica.committed(&target.log);
+        target.log.set_committed(end);
+        Taken::All
+    }
+
+    /// Keeps a copy of what the log has no room for.
+    fn hold_copies<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        lane: usize,
+        copied: Copied,
+        used: u32,
+    ) {
+        let rest = &cx.memory.piece(copied.piece)[used as usize..].to_vec();
+        if rest.is_empty() {
+            return;
+        }
+        let slot = cx.memory.allocate(rest.len());
+        cx.memory.bytes_mut(slot)[..rest.len()].copy_from_slice(rest);
+        let piece = Piece::new(slot, 0, rest.len());
+        let first = if used == 0 { copied.first } else { self.lanes[lane].log.next_lsn() };
+        if let Some(seat) = &mut self.lanes[lane].seat {
+            seat.inbox.push_back(Copied { first, piece, ..copied });
+        }
+    }
+
+    /// The log has room again.
+    pub(super) fn empty_inbox<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize) {
+        loop {
+            let Some(seat) = &mut self.lanes[lane].seat else { return };
+            let Some(copied) = seat.inbox.pop_front() else { break };
+            match self.take_copies(cx, lane, &copied) {
+                Taken::All | Taken::No => cx.memory.release(copied.piece.slot),
+                Taken::Part(used) => {
+                    let Piece { start, len, slot } = copied.piece;
+                    let piece = Piece { start: start + used, len: len - used, slot };
+                    let first =
+                        if used == 0 { copied.first } else { self.lanes[lane].log.next_lsn() };
+                    if let Some(seat) = &mut self.lanes[lane].seat {
+                        seat.inbox.push_front(Copied { first, piece, ..copied });
+                    }
+                    break;
+                }
+            }
+        }
+        self.drive_replica(cx, lane);
+    }
+}

@@ -1,0 +1,192 @@
+//! Entries to followers: read from the log's tail, or from the disk for one that is behind, and sent as they were
+//! written. How much may be under way is bounded for each follower, so that a slow one costs bounded memory and
+//! nobody else's time.
+
+use corelog_protocol::frame::FrameKind;
+use corelog_protocol::ids::{BrokerId, Epoch, LaneId, Lsn};
+
+use crate::limits::REPLICATION_FRAME_BYTES;
+use crate::log::Copies;
+use crate::memory::{Memory, Piece};
+use crate::replica::LaneMessage;
+use crate::shard::{Cx, Shard};
+
+impl Shard {
+    /// Sends to the lane's followers what they lack and may be sent.
+    pub(in crate::shard) fn feed_followers<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize) {
+        let seat = self.lanes[lane].seat.as_ref();
+        let leading = seat.and_then(|seat| seat.replica.as_ref()).and_then(|it| it.leading());
+        let Some(leader) = leading.filter(|leader| leader.start.is_some()) else { return };
+        for at in 0..leader.followers.len() {
+            while self.feed(cx, lane, at) {}
+        }
+    }
+
+    /// Sends the next entries to one follower. True if more may follow at once.
+    fn feed<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize, at: usize) -> bool {
+        let target = &mut self.lanes[lane];
+        let Some(seat) = &mut target.seat else { return false };
+        let Some(leader) = seat.replica.as_mut().and_then(|it| it.leading_mut()) else {
+            return false;
+        };
+        let epoch = leader.epoch;
+        let Some(follower) = leader.followers.get_mut(at) else { return false };
+        let (to, from, room) = (follower.broker, follower.sent, follower.room());
+        if room == 0 || seat.reading.iter().any(|(_, reader, _)| *reader == to) {
+            return false;
+        }
+        let bytes_max = room.min(REPLICATION_FRAME_BYTES) as u32;
+        let mut pieces = Vec::new();
+        let copies =
+            target.log.read_copies(&mut cx.io(&mut self.ops), from, bytes_max, &mut pieces);
+        match copies {
+            Copies::Ready { end, .. } => self.send_copies(cx, lane, to, epoch, (from, end), pieces),
+            Copies::Waiting(read) => {
+                seat.reading.push((read, to, epoch));
+                false
+            }
+            // Busy: again when the log says that there is room.
+            Copies::AtEnd | Copies::Busy => false,
+            Copies::Gone { first } => {
+                if !follower.is_stranded {
+                    follower.is_stranded = true;
+                    tracing::warn!(
+                        lane = target.id.0,
+                        follower = to.0,
+                        first = first.0,
+                        wanted = from.0,
+                        "a follower is further behind than the log reaches back"
+                    );
+                }
+                false
+            }
+            Copies::Unreadable { .. } | Copies::Failed => {
+                // It cannot tell all that it has: somebody else must lead.
+                self.with_replica(cx, lane, |replica, _, _| replica.resign());
+                false
+            }
+        }
+    }
+
+    /// The disk has answered.
+    pub(in crate::shard) fn on_copies_read<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        lane: usize,
+        read: crate::log::ReadId,
+        from: Lsn,
+        answer: Copies,
+        pieces: Vec<Piece>,
+    ) {
+        let found = self.lanes[lane].seat.as_mut().and_then(|seat| {
+            let at = seat.reading.iter().position(|(known, ..)| *known == read)?;
+            Some(seat.reading.swap_remove(at))
+        });
+        let leads = |epoch: Epoch| {
+            let seat = self.lanes[lane].seat.as_ref();
+            let leader = seat.and_then(|seat| seat.replica.as_ref()).and_then(|it| it.leading());
+            leader.filter(|leader| leader.epoch == epoch)
+        };
+        let wanted = found.and_then(|(_, to, epoch)| {
+            let follower = leads(epoch)?.followers.iter().find(|it| it.broker == to)?;
+            (follower.is_matched && follower.sent == from).then_some((to, epoch))
+        });
+        match (wanted, answer) {
+            (Some((to, epoch)), Copies::Ready { end, .. }) => {
+                self.send_copies(cx, lane, to, epoch, (from, end), pieces);
+            }
+            (_, answer) => {
+                for piece in pieces {
+                    cx.memory.release(piece.slot);
+                }
+                if let (Some(_), Copies::Unreadable { .. }) = (wanted, answer) {
+                    self.with_replica(cx, lane, |replica, _, _| replica.resign());
+                }
+            }
+        }
+        self.feed_followers(cx, lane);
+    }
+
+    /// Sends pieces, of which a reference each is owned. True if they were sent.
+    fn send_copies<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        lane: usize,
+        to: BrokerId,
+        epoch: Epoch,
+        (from, end): (Lsn, Lsn),
+        pieces: Vec<Piece>,
+    ) -> bool {
+        let id = self.lanes[lane].id;
+        let bytes: u32 = pieces.iter().map(|piece| piece.len).sum();
+        let seat = self.lanes[lane].seat.as_mut();
+        let message = seat
+            .and_then(|seat| seat.replica.as_mut())
+            .and_then(|replica| replica.append_to(to, from));
+        let is_sent = match (message, self.place_of(to, id)) {
+            (Some((_, message)), Some(shard)) => {
+                let control = message.encode(id, epoch);
+                self.send_peer(cx, to, shard, FrameKind::PeerLane, &control, &pieces)
+            }
+            _ => false,
+        };
+        for piece in pieces {
+            cx.memory.release(piece.slot);
+        }
+        let now = cx.now.monotonic;
+        let seat = self.lanes[lane].seat.as_mut();
+        let leader = seat.and_then(|seat| seat.replica.as_mut()).and_then(|it| it.leading_mut());
+        if let Some(follower) = leader.and_then(|leader| leader.follower(to)) {
+            match is_sent {
+                true => follower.on_sent(end, bytes, now),
+                false => follower.on_lost(),
+            }
+        }
+        if is_sent {
+            self.counters.copy_bytes_out += u64::from(bytes);
+        }
+        is_sent
+    }
+
+    /// Says to every shard with which lanes are shared that this one is there, and to followers what is committed.
+    pub(super) fn beat<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
+        for lane in 0..self.lanes.len() {
+            let seat = self.lanes[lane].seat.as_ref();
+            let leading = seat.and_then(|seat| seat.replica.as_ref()).and_then(|it| it.leading());
+            let Some(leader) = leading else { continue };
+            let (epoch, committed) = (leader.epoch, leader.committed);
+            let behind: Vec<(BrokerId, Lsn)> = leader
+                .followers
+                .iter()
+                .filter(|follower| follower.is_matched && follower.told < committed)
+                .map(|follower| (follower.broker, follower.sent))
+                .collect();
+            for (to, sent) in behind {
+                let seat = self.lanes[lane].seat.as_mut();
+                let message = seat
+                    .and_then(|seat| seat.replica.as_mut())
+                    .and_then(|replica| replica.append_to(to, sent));
+                if let Some((_, message)) = message {
+                    self.say(cx, lane, to, epoch, &message);
+                }
+            }
+        }
+        let beat = LaneMessage::Beat.encode(LaneId::METADATA, Epoch(0));
+        for (broker, shard) in self.lane_places() {
+            self.send_peer(cx, broker, shard, FrameKind::PeerLane, &beat, &[]);
+        }
+    }
+
+    /// The shards of other brokers that have lanes of this one.
+    fn lane_places(&self) -> Vec<(BrokerId, corelog_protocol::ids::ShardId)> {
+        let mut places = std::collections::BTreeSet::new();
+        for lane in self.lanes.iter().filter(|lane| lane.seat.is_some()) {
+            let Some(record) = self.view.lane(lane.id) else { continue };
+            for replica in record.replicas.iter().filter(|it| it.broker != self.config.broker) {
+                places
+                    .extend(self.place_of(replica.broker, lane.id).map(|at| (replica.broker, at)));
+            }
+        }
+        places.into_iter().collect()
+    }
+}
