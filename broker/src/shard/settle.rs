@@ -11,6 +11,7 @@ use super::jobs::JobId;
 use super::lane::{LaneState, Reader};
 use super::message::ShardMessage;
 use super::{Cx, Shard};
+use crate::disk::DirectoryId;
 use crate::log::{LogEvent, LogFailure};
 use crate::memory::Memory;
 
@@ -140,12 +141,21 @@ impl Shard {
         }
         if matches!(failure, LogFailure::Write | LogFailure::Flush) {
             let directory = self.lanes[lane].log.config().directory;
-            self.fail_directory(directory);
-            for to in (0..self.config.shards).map(ShardId) {
-                if to != self.config.shard {
-                    let message = Box::new(ShardMessage::DirectoryFailed { directory });
-                    cx.effects.push(Effect::Tell { to, message });
-                }
+            self.fail_directory_everywhere(cx, directory);
+        }
+    }
+
+    /// A write or flush failed there: nothing is written to it any more, by any shard.
+    pub(super) fn fail_directory_everywhere<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        directory: DirectoryId,
+    ) {
+        self.fail_directory(directory);
+        for to in (0..self.config.shards).map(ShardId) {
+            if to != self.config.shard {
+                let message = Box::new(ShardMessage::DirectoryFailed { directory });
+                cx.effects.push(Effect::Tell { to, message });
             }
         }
     }

@@ -3,7 +3,7 @@
 use corelog_protocol::frame::{FRAME_HEADER_BYTES, FrameHeader, FrameKind};
 use corelog_protocol::ids::{BrokerId, ShardId};
 
-use crate::limits::{FRAME_BYTES_HARD, PEER_SEND_BYTES_MAX};
+use crate::limits::{FRAME_BYTES_HARD, PEER_SEND_BYTES_MAX, REPLICATION_FRAME_BYTES};
 use crate::memory::{Memory, Piece};
 use crate::shard::event::Conn;
 use crate::shard::{Cx, Shard};
@@ -52,6 +52,15 @@ impl Shard {
         self.counters.peer_frames_out += 1;
         self.counters.frames_out += 1;
         true
+    }
+
+    /// Whether a payload of the greatest usual size can be sent there now without being refused.
+    pub(in crate::shard) fn has_peer_room(&self, to: BrokerId, shard: ShardId) -> bool {
+        let conn = self.peers.conn_to((to, shard));
+        let session = conn.and_then(|conn| self.sessions.get(conn));
+        session.is_some_and(|session| {
+            session.outgoing.pending_bytes() + REPLICATION_FRAME_BYTES <= PEER_SEND_BYTES_MAX
+        })
     }
 
     /// A frame that is whole already.

@@ -34,6 +34,8 @@ pub(super) struct Seat {
     /// From the moment that its vote is known.
     replica: Option<Replica>,
     vote: VoteFile,
+    /// The vote's file was made in this life.
+    is_vote_fresh: bool,
     /// The log is recovered, or goes on as it was told to.
     is_log_open: bool,
     /// The log is stopping, to be opened anew like this.
@@ -114,6 +116,7 @@ impl Shard {
         self.lanes[lane].seat = Some(Box::new(Seat {
             replica: None,
             vote,
+            is_vote_fresh: false,
             is_log_open: false,
             restart: None,
             begins: None,
@@ -140,8 +143,8 @@ impl Shard {
                 let replica = Replica::new(self.lanes[lane].id, self.config.broker, vote);
                 if let Some(seat) = &mut self.lanes[lane].seat {
                     seat.replica = Some(replica);
+                    seat.is_vote_fresh = is_fresh;
                 }
-                self.check_fresh(cx, lane, is_fresh);
                 self.see_lane(cx, lane);
                 self.tell_log_open(cx, lane);
             }
@@ -152,18 +155,8 @@ impl Shard {
             VoteNews::Lost => self.lose_vote(cx, lane),
             VoteNews::Failed => {
                 let directory = self.lanes[lane].log.config().directory;
-                self.fail_directory(directory);
+                self.fail_directory_everywhere(cx, directory);
             }
-        }
-    }
-
-    /// A vote that was made just now beside a log that has something: the vote was lost.
-    fn check_fresh<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize, is_fresh: bool) {
-        let target = &self.lanes[lane];
-        let is_known = target.is_recovered;
-        let is_empty = target.log.next_lsn() == Lsn(0) && target.log.accepted() == Epoch(0);
-        if is_fresh && is_known && !is_empty {
-            self.lose_vote(cx, lane);
         }
     }
 
@@ -221,9 +214,16 @@ impl Shard {
 
     fn tell_log_open<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize) {
         let Some(seat) = &self.lanes[lane].seat else { return };
-        if seat.is_log_open {
-            self.with_replica(cx, lane, |replica, log, now| replica.on_log_open(log, now));
+        if !seat.is_log_open {
+            return;
         }
+        let log = &self.lanes[lane].log;
+        let is_empty = log.next_lsn() == Lsn(0) && log.accepted() == Epoch(0);
+        if seat.is_vote_fresh && log.is_dormant() && !is_empty {
+            // A file that is made before anything else was made just now, beside a log that has something.
+            return self.lose_vote(cx, lane);
+        }
+        self.with_replica(cx, lane, |replica, log, now| replica.on_log_open(log, now));
     }
 
     /// More of the lane is durable here.

@@ -22,8 +22,17 @@ impl Shard {
         }
     }
 
-    /// Sends the next entries to one follower. True if more may follow at once.
+    /// Sends the next entries to one follower. True if more may follow at once. A link that has much to send already
+    /// waits for the follower's next word.
     fn feed<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize, at: usize) -> bool {
+        let id = self.lanes[lane].id;
+        let seat = self.lanes[lane].seat.as_ref();
+        let leading = seat.and_then(|seat| seat.replica.as_ref()).and_then(|it| it.leading());
+        let follower = leading.and_then(|leader| leader.followers.get(at));
+        let place = follower.and_then(|it| Some((it.broker, self.place_of(it.broker, id)?)));
+        if place.is_none_or(|(to, shard)| !self.has_peer_room(to, shard)) {
+            return false;
+        }
         let target = &mut self.lanes[lane];
         let Some(seat) = &mut target.seat else { return false };
         let Some(leader) = seat.replica.as_mut().and_then(|it| it.leading_mut()) else {
