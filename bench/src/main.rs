@@ -11,6 +11,7 @@ mod latency;
 mod load;
 mod os;
 mod place;
+mod replicated;
 mod report;
 mod speed;
 mod spike;
@@ -148,6 +149,17 @@ enum Command {
         #[arg(long, default_value_t = 2.0)]
         seconds: f64,
     },
+    /// One broker and a local cluster of three under the same load: what three copies cost
+    Replicated {
+        /// A folder on the disk to use (default: under target/)
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Length of each measurement
+        #[arg(long, default_value_t = 2.0)]
+        seconds: f64,
+    },
     /// Normal load, a spike far above what the broker takes, normal load again
     Spike {
         /// A folder on the disk to use (default: under target/)
@@ -252,6 +264,9 @@ fn run(command: Command) -> io::Result<bool> {
         Command::Topics { dir: folder, broker, counts, rounds, seconds } => {
             let binary = broker.unwrap_or_else(kill::default_binary);
             topics::run(&topics::Settings { folder, binary, counts, rounds, seconds })
+        }
+        Command::Replicated { dir: folder, rounds, seconds } => {
+            replicated::run(&replicated::Settings { folder, rounds, seconds })
         }
         Command::Spike {
             dir: folder,

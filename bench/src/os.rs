@@ -5,6 +5,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -222,4 +223,20 @@ pub fn resident_bytes(process: &str) -> u64 {
     let line = text.lines().find(|line| line.starts_with("Rss:")).unwrap_or_default();
     let kib = line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
+}
+
+/// User and system time of this process so far.
+pub fn cpu_time() -> io::Result<Duration> {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: there is room for the answer.
+    let result = unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it was zeroed, and then filled in.
+    let usage = unsafe { usage.assume_init() };
+    let time = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
+    };
+    Ok(time(usage.ru_utime) + time(usage.ru_stime))
 }

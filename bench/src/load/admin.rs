@@ -8,7 +8,8 @@ use corelog_protocol::frame::FrameKind;
 use corelog_protocol::ids::{PartitionId, ShardId};
 use corelog_protocol::message::{
     Encoder, HelloReply, Message, Offsets, OffsetsQuery, OffsetsReply, PartitionPlace, Status,
-    StatusReply, TopicCreate, TopicCreateReply, TopicSettings,
+    StatusReply, TopicCreate, TopicCreateReply, TopicDescribe, TopicDescribeReply, TopicInfo,
+    TopicSettings,
 };
 
 use super::wire;
@@ -48,6 +49,13 @@ impl Admin {
         let control = self.ask(&request, FrameKind::TopicCreateReply)?;
         let reply = TopicCreateReply::decode(&control).map_err(io::Error::other)?;
         Ok(reply.topic.places)
+    }
+
+    /// Where a topic's partitions are, and who its brokers.
+    pub fn describe_topic(&mut self, name: &str) -> io::Result<TopicInfo> {
+        let request = TopicDescribe { name: name.to_owned() };
+        let control = self.ask(&request, FrameKind::TopicDescribeReply)?;
+        TopicDescribeReply::decode(&control).map(|reply| reply.topic).map_err(io::Error::other)
     }
 
     /// The sum of this counter over all shards.
