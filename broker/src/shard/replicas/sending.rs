@@ -69,9 +69,13 @@ impl Shard {
                 }
                 false
             }
-            Copies::Unreadable { .. } | Copies::Failed => {
-                // It cannot tell all that it has: somebody else must lead.
-                self.with_replica(cx, lane, |replica, _, _| replica.resign());
+            // The lane stops, or its directory failed: that is told elsewhere.
+            Copies::Failed => false,
+            Copies::Unreadable { .. } => {
+                // It cannot tell all that it has: somebody else must lead. Said once: what is ordered feeds again.
+                if !std::mem::replace(&mut follower.is_stranded, true) {
+                    self.with_replica(cx, lane, |replica, _, _| replica.resign());
+                }
                 false
             }
         }
