@@ -180,7 +180,7 @@ fn target(addresses: &[std::net::SocketAddr]) -> io::Result<Target> {
 
 /// What brokers have written to their logs.
 fn device_bytes<'a>(brokers: impl Iterator<Item = &'a Broker>) -> u64 {
-    let names = ["log_bytes_data", "log_bytes_padding", "log_bytes_fill"];
+    let names = ["bytes_data", "bytes_padding", "bytes_fill"];
     let mut sum = 0;
     for broker in brokers {
         let counters = broker.counters();

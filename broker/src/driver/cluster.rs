@@ -39,6 +39,12 @@ impl LocalCluster {
         let mut cluster = Self { configs: Vec::new(), brokers: Vec::new() };
         for (number, address) in (1..).zip(&addresses) {
             let mut config = settings.clone();
+            if config.cores.is_empty() {
+                // Else all first shards would be on the same core.
+                config.cores = corelog_tuning::allowed_cores();
+                let cores = config.cores.len().max(1);
+                config.cores.rotate_left((number as usize - 1) % cores);
+            }
             config.listen = *address;
             config.data = vec![folder.join(number.to_string())];
             config.cluster.broker = number;
