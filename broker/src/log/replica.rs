@@ -212,9 +212,12 @@ impl Log {
     }
 
     /// A running log takes or appends entries of this epoch from now on. Nothing is truncated for it, and it is durable
-    /// elsewhere that it was accepted.
+    /// elsewhere that it was accepted. If it led an epoch before this one, it leads no more.
     pub fn accept(&mut self, epoch: Epoch) {
-        self.accepted = self.accepted.max(epoch);
+        if epoch > self.accepted {
+            self.accepted = epoch;
+            self.epoch_started = false;
+        }
     }
 
     /// Recovered, and no segment of this life is begun.

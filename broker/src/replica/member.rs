@@ -242,13 +242,15 @@ impl Replica {
         match message {
             LaneMessage::Lead { history, end } => {
                 let is_news = self.lead.as_ref().is_none_or(|lead| lead.epoch <= epoch);
+                let names_other = self.view.epoch == epoch
+                    && self.view.leader.is_some_and(|(leader, _)| leader != from);
                 let is_whole = history.last().is_some_and(|(last, _)| *last == epoch);
                 if let Phase::Following(follower) = &self.phase
                     && follower.epoch == epoch
                     && follower.leader == from
                 {
                     self.ask(log);
-                } else if is_news && is_whole && from != self.me {
+                } else if is_news && is_whole && from != self.me && !names_other {
                     self.lead = Some(Lead { from, epoch, history, end });
                     self.advance(log, now);
                 }

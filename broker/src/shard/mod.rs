@@ -199,6 +199,12 @@ impl Shard {
         self.keeper.as_ref().is_some_and(MetadataKeeper::is_leading)
     }
 
+    /// Through where a lane is durable and whole here, if it has several replicas and one is here.
+    pub fn lane_position(&self, lane: LaneId) -> Option<crate::replica::Position> {
+        let lane = &self.lanes[usize::from(self.lane_index(lane)?)];
+        lane.seat.is_some().then(|| lane.log.has())
+    }
+
     /// The metadata as this shard sees it.
     pub fn view(&self) -> &Arc<View> {
         &self.view

@@ -34,6 +34,7 @@ impl Shard {
         if self.run_ready_fetches(cx) {
             self.hear_logs(cx);
         }
+        self.feed_lanes(cx);
         self.pump_keeper(cx);
         self.check_ready(cx);
         self.drive_peers(cx);

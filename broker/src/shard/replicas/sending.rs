@@ -8,10 +8,24 @@ use corelog_protocol::ids::{BrokerId, Epoch, LaneId, Lsn};
 use crate::limits::REPLICATION_FRAME_BYTES;
 use crate::log::Copies;
 use crate::memory::{Memory, Piece};
-use crate::replica::LaneMessage;
+use crate::replica::{LaneMessage, Progress};
 use crate::shard::{Cx, Shard};
 
 impl Shard {
+    /// At the end of a step: what was written in it leaves for the followers at the same time as for the disk.
+    pub(in crate::shard) fn feed_lanes<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
+        for lane in 0..self.lanes.len() {
+            let target = &self.lanes[lane];
+            let Some(seat) = &target.seat else { continue };
+            let Some(leader) = seat.replica.as_ref().and_then(|it| it.leading()) else { continue };
+            let end = target.log.building_first_lsn().unwrap_or(target.log.next_lsn());
+            let lacks = |it: &Progress| it.sent < end && it.room() > 0;
+            if leader.followers.iter().any(lacks) {
+                self.feed_followers(cx, lane);
+            }
+        }
+    }
+
     /// Sends to the lane's followers what they lack and may be sent.
     pub(in crate::shard) fn feed_followers<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize) {
         let seat = self.lanes[lane].seat.as_ref();

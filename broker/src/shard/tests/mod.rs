@@ -11,6 +11,7 @@ mod lifecycle;
 mod peers;
 mod polling;
 mod pressure;
+mod replication;
 mod status;
 
 use crate::sim::scene as world;
