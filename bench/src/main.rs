@@ -3,8 +3,10 @@
 mod conditions;
 mod cost;
 mod demo;
+mod faults;
 mod floor;
 mod forwarded;
+mod history;
 mod hostile;
 mod kill;
 mod latency;
@@ -107,6 +109,36 @@ enum Command {
         /// Instead: fill the broker with so much, kill it once, and time its recovery
         #[arg(long)]
         fill_gib: Option<f64>,
+    },
+    /// Kill, freeze and cut off the brokers of a cluster under load, one after another, and check the whole history
+    ClusterFaults {
+        /// A folder on the disk to use (default: under target/)
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// The broker's binary (default: corelogd next to this one)
+        #[arg(long)]
+        broker: Option<PathBuf>,
+        /// `kill -9` of a broker, and its restart
+        #[arg(long, default_value_t = 20)]
+        kills: u32,
+        /// A broker frozen for 1 to 3 s
+        #[arg(long, default_value_t = 10)]
+        pauses: u32,
+        /// A broker cut off from the others, half of them in one direction; takes root
+        #[arg(long, default_value_t = 0)]
+        partitions: u32,
+        /// Chooses faults, victims and moments (default: by the clock)
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Records per second
+        #[arg(long, default_value_t = 2000.0)]
+        per_second: f64,
+        /// Shards of each broker
+        #[arg(long, default_value_t = 1)]
+        shards: usize,
+        /// Keep data and logs also when all is well
+        #[arg(long)]
+        keep: bool,
     },
     /// Beside a healthy client: malformed frames, then connections that are idle or send a byte a second
     Hostile {
@@ -250,6 +282,27 @@ fn run(command: Command) -> io::Result<bool> {
                 }
             }
         }
+        Command::ClusterFaults {
+            dir: folder,
+            broker,
+            kills,
+            pauses,
+            partitions,
+            seed,
+            per_second,
+            shards,
+            keep,
+        } => faults::run(&faults::Settings {
+            folder,
+            binary: broker.unwrap_or_else(kill::default_binary),
+            kills,
+            pauses,
+            partitions,
+            seed: seed.unwrap_or_else(seed_by_the_clock),
+            per_second,
+            shards,
+            keep,
+        }),
         Command::Hostile { dir: folder, frames, frames_per_second, seed, idle, slow, seconds } => {
             hostile::run(&hostile::Settings {
                 folder,

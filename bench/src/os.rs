@@ -9,7 +9,9 @@ use std::mem::MaybeUninit;
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 /// Lets the calling thread run on `cpu` only.
@@ -239,4 +241,23 @@ pub fn cpu_time() -> io::Result<Duration> {
         Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
     };
     Ok(time(usage.ru_utime) + time(usage.ru_stime))
+}
+
+/// A process that this command starts gets SIGKILL when the thread that starts it ends, in whatever way.
+pub fn end_with_parent(command: &mut Command) {
+    // SAFETY: the closure makes one system call with plain numbers, which is allowed between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            // SAFETY: sets a number of the calling process; no memory is passed.
+            let result = libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        });
+    }
+}
+
+/// Sends a signal to a process that was started here and was not yet waited for.
+pub fn signal(child: &Child, signal: i32) -> io::Result<()> {
+    // SAFETY: the number is that of our child, which cannot be given anew before it is waited for.
+    let result = unsafe { libc::kill(child.id() as libc::pid_t, signal) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -1,0 +1,183 @@
+//! Real brokers, each a process with a data directory of its own.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use corelog_broker::config::Config;
+
+use super::network::Network;
+use crate::os;
+
+pub struct Cluster {
+    // In this order: processes end before their network goes.
+    nodes: Vec<Node>,
+    pub network: Network,
+    binary: PathBuf,
+    folder: PathBuf,
+}
+
+struct Node {
+    config: Config,
+    child: Option<Child>,
+}
+
+/// How long a broker may take to stop in good order.
+const STOP_MAX: Duration = Duration::from_secs(40);
+
+impl Cluster {
+    /// Prepares brokers 1, 2, 3, …, with so many shards each, and starts none.
+    pub fn new(
+        binary: &Path,
+        folder: &Path,
+        network: Network,
+        brokers: usize,
+        shards: usize,
+        seed: u64,
+    ) -> io::Result<Self> {
+        if !binary.is_file() {
+            return Err(io::Error::other(format!(
+                "there is no broker at {}: build it (cargo build --release -p corelog-broker), or name it with \
+                 --broker",
+                binary.display()
+            )));
+        }
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let named = |at: usize| format!("{}@{}", at + 1, network.address(at));
+        let named: Vec<String> = (0..brokers).map(named).collect();
+        let node = |at: usize| {
+            let mut config = Config::embedded(folder.join((at + 1).to_string()).join("data"));
+            config.listen = network.address(at);
+            config.shards = shards;
+            // Without it every broker would take the same cores.
+            config.cores = (0..shards).map(|shard| (at * shards + shard) % cpus).collect();
+            config.cores.sort_unstable();
+            config.cores.dedup();
+            if config.cores.len() < shards {
+                config.cores.clear();
+            }
+            config.free_bytes_min = 0;
+            config.memory.io_bytes = 1 << 20;
+            config.log.segment_bytes = 4 << 20;
+            config.cluster.id = format!("{:032x}", u128::from(seed) | 1 << 100);
+            config.cluster.broker = at as u32 + 1;
+            config.cluster.brokers.clone_from(&named);
+            Node { config, child: None }
+        };
+        let nodes = (0..brokers).map(node).collect();
+        Ok(Self { nodes, network, binary: binary.to_owned(), folder: folder.to_owned() })
+    }
+
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        (0..self.len()).map(|at| self.network.address(at)).collect()
+    }
+
+    /// Where a broker has its files.
+    pub fn folder(&self, at: usize) -> PathBuf {
+        self.folder.join((at + 1).to_string())
+    }
+
+    /// Starts a broker that does not run, by its place from 0. To be called from one thread that lives as long as
+    /// the run: the brokers end with it, however it ends.
+    pub fn start(&mut self, at: usize) -> io::Result<()> {
+        let folder = self.folder(at);
+        fs::create_dir_all(&folder)?;
+        let node = &mut self.nodes[at];
+        assert!(node.child.is_none(), "the broker runs already");
+        let file = folder.join("corelogd.toml");
+        fs::write(&file, toml::to_string(&node.config).map_err(io::Error::other)?)?;
+        let log = File::options().append(true).create(true).open(folder.join("corelogd.log"))?;
+        let mut command = self.network.command(at, &self.binary);
+        command.arg("--config").arg(&file).stdin(Stdio::null());
+        command.stdout(log.try_clone()?).stderr(log);
+        os::end_with_parent(&mut command);
+        node.child = Some(command.process_group(0).spawn()?);
+        Ok(())
+    }
+
+    /// `kill -9`, and waits until the process is gone.
+    pub fn kill(&mut self, at: usize) -> io::Result<()> {
+        if let Some(mut child) = self.nodes[at].child.take() {
+            child.kill()?;
+            let status = child.wait()?;
+            if status.signal() != Some(libc::SIGKILL) {
+                return Err(self.ended(at, status));
+            }
+        }
+        Ok(())
+    }
+
+    /// Freezes a broker, or lets it go on.
+    pub fn pause(&self, at: usize, is_paused: bool) -> io::Result<()> {
+        let signal = if is_paused { libc::SIGSTOP } else { libc::SIGCONT };
+        self.nodes[at].child.as_ref().map_or(Ok(()), |child| os::signal(child, signal))
+    }
+
+    /// # Errors
+    /// If a broker ended that nobody killed.
+    pub fn check(&mut self) -> io::Result<()> {
+        for at in 0..self.nodes.len() {
+            let status = self.nodes[at].child.as_mut().map(Child::try_wait).transpose()?.flatten();
+            if let Some(status) = status {
+                self.nodes[at].child = None;
+                return Err(self.ended(at, status));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks all to stop, and waits for them. Gives the brokers that did not do so in good order, and how.
+    pub fn stop(&mut self) -> io::Result<Vec<String>> {
+        for node in &self.nodes {
+            if let Some(child) = &node.child {
+                os::signal(child, libc::SIGTERM)?;
+            }
+        }
+        let limit = Instant::now() + STOP_MAX;
+        let mut disorder = Vec::new();
+        for at in 0..self.nodes.len() {
+            let Some(mut child) = self.nodes[at].child.take() else { continue };
+            let status = loop {
+                if let Some(status) = child.try_wait()? {
+                    break status;
+                }
+                if Instant::now() > limit {
+                    child.kill()?;
+                    break child.wait()?;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            };
+            if !status.success() {
+                disorder.push(self.ended(at, status).to_string());
+            }
+        }
+        Ok(disorder)
+    }
+
+    fn ended(&self, at: usize, status: ExitStatus) -> io::Error {
+        let text = fs::read_to_string(self.folder(at).join("corelogd.log")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let last = lines.get(lines.len().saturating_sub(10)..).unwrap_or_default().join("\n");
+        io::Error::other(format!(
+            "broker {} ended by itself ({status}); its last words:\n{last}",
+            at + 1
+        ))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for child in self.nodes.iter_mut().filter_map(|node| node.child.as_mut()) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
