@@ -243,7 +243,7 @@ impl Shard {
                 OVERLOADED
             }
             None if self.view.is_lost() => METADATA_LOST,
-            None if self.view.version() == 0 => super::replies::RECOVERING,
+            None if !self.is_view_of_this_life() => super::replies::RECOVERING,
             None => Refusal::new(ErrorCode::UnknownTopic, "no topic of this name"),
         };
         let kind = FrameKind::TopicDescribe.to_wire();
@@ -254,6 +254,16 @@ impl Shard {
         let epoch_here =
             |lane| self.lane_index(lane).map(|at| self.lanes[usize::from(at)].log.epoch());
         topic_info(&self.view, topic, self.config.shards, epoch_here)
+    }
+
+    /// Whether the view has everything that was decided before this broker started. It learns so from the record that it
+    /// made of itself: before that, what it does not know may well be there.
+    fn is_view_of_this_life(&self) -> bool {
+        if !self.config.is_clustered() {
+            return self.view.version() > 0;
+        }
+        let own = self.view.broker(self.config.broker);
+        own.is_some_and(|record| record.life == self.config.life)
     }
 
     /// A new view is in force here from now on: partitions come and go.
