@@ -8,6 +8,7 @@ use std::time::Instant;
 use clap::Parser;
 use corelog_broker::planted::Bug;
 use corelog_broker::sim::coverage::{MINIMUM, missing};
+use corelog_broker::sim::fleet;
 use corelog_broker::sim::lost_acks;
 use corelog_broker::sim::plan::Plan;
 use corelog_broker::sim::run::{LENGTH_DEFAULT, run_seed, seeds_until_caught};
@@ -16,6 +17,7 @@ use corelog_broker::sim::sweep::long;
 use corelog_broker::sim::sweep::workloads::truncation;
 use corelog_broker::sim::tally::Tally;
 use corelog_broker::sim::threads::share_out;
+use corelog_broker::sim::world::Outcome;
 
 /// Runs brokers with their clients in virtual time, on disks and networks that fail.
 #[derive(Parser)]
@@ -29,9 +31,9 @@ struct Options {
     /// Seeds until this much virtual time has passed, hours.
     #[arg(long)]
     hours: Option<f64>,
-    /// The length of each seed's workload, virtual milliseconds.
-    #[arg(long, default_value_t = LENGTH_DEFAULT / 1_000_000)]
-    length_ms: u64,
+    /// The length of each seed's workload, virtual milliseconds: 2000 by default, 6000 with several brokers.
+    #[arg(long)]
+    length_ms: Option<u64>,
     /// Threads. Each seed runs on one.
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     jobs: usize,
@@ -57,13 +59,63 @@ struct Options {
     /// With --flips: of the bits inside bodies and of zeros only each so-many-th.
     #[arg(long, default_value_t = 1)]
     stride: u64,
+    /// A cluster of so many brokers, 3 or more, instead of one.
+    #[arg(long, default_value_t = 1)]
+    brokers: usize,
+    /// With --brokers: nothing goes wrong.
+    #[arg(long)]
+    calm: bool,
     /// Prints the last lines of the trace.
     #[arg(long)]
     trace: bool,
 }
 
+impl Options {
+    fn run(&self, seed: u64, length: u64, bug: Bug, keep_lines: bool) -> Outcome {
+        match self.brokers {
+            1 => run_seed(seed, length, bug, keep_lines),
+            _ => fleet::run::run_plan(self.fleet_plan(seed, length), bug, keep_lines),
+        }
+    }
+
+    fn fleet_plan(&self, seed: u64, length: u64) -> fleet::plan::Plan {
+        match self.calm {
+            true => fleet::plan::Plan::calm(seed, self.brokers, length),
+            false => fleet::plan::Plan::draw(seed, self.brokers, length),
+        }
+    }
+
+    fn plan_of(&self, seed: u64, length: u64) -> String {
+        match self.brokers {
+            1 => Plan::draw(seed, length).to_string(),
+            _ => self.fleet_plan(seed, length).to_string(),
+        }
+    }
+
+    /// The length of a seed's workload, virtual ns.
+    fn length(&self) -> u64 {
+        let default = if self.brokers == 1 { LENGTH_DEFAULT } else { fleet::run::LENGTH_DEFAULT };
+        self.length_ms.map_or(default, |millis| millis * 1_000_000)
+    }
+
+    fn missing(&self, tally: &Tally) -> Vec<&'static str> {
+        match self.brokers {
+            1 => missing(tally).collect(),
+            _ => fleet::coverage::missing(tally).collect(),
+        }
+    }
+
+    fn minimum(&self) -> usize {
+        if self.brokers == 1 { MINIMUM.len() } else { fleet::coverage::MINIMUM.len() }
+    }
+}
+
 fn main() -> ExitCode {
     let options = Options::parse();
+    if options.brokers == 0 || options.brokers == 2 {
+        eprintln!("--brokers is 1, or 3 and more");
+        return ExitCode::from(2);
+    }
     // A panic is a finding, told with its seed; its own message would only interleave.
     std::panic::set_hook(Box::new(|panic| {
         SEED.with(|seed| eprintln!("seed {}: {panic}", seed.get()));
@@ -78,7 +130,7 @@ fn main() -> ExitCode {
         None => Bug::None,
         Some(Some(bug)) => bug,
         Some(None) => {
-            eprintln!("There is no such bug. Known: {:?}", Bug::ALL);
+            eprintln!("There is no such bug. Known: {:?}", known_bugs().collect::<Vec<_>>());
             return ExitCode::from(2);
         }
     };
@@ -124,8 +176,13 @@ fn exhaust(options: &Options) -> ExitCode {
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
+fn known_bugs() -> impl Iterator<Item = Bug> {
+    let lists = [Bug::ALL, Bug::REPLICA, Bug::REPLICA_LOG, Bug::CONSENSUS, Bug::LEADERS];
+    lists.into_iter().flatten().copied()
+}
+
 fn bug_of(name: &str) -> Option<Bug> {
-    Bug::ALL.iter().copied().find(|bug| format!("{bug:?}").eq_ignore_ascii_case(name))
+    known_bugs().find(|bug| format!("{bug:?}").eq_ignore_ascii_case(name))
 }
 
 thread_local! {
@@ -148,7 +205,7 @@ struct Totals {
 const FAILURES_MAX: usize = 20;
 
 fn run(options: &Options, bug: Bug) -> ExitCode {
-    let length = options.length_ms * 1_000_000;
+    let length = options.length();
     let single = options.seeds.is_none() && options.hours.is_none();
     let (count, nanos_max) = match (options.seeds, options.hours) {
         (Some(seeds), None) => (seeds, u64::MAX),
@@ -156,7 +213,7 @@ fn run(options: &Options, bug: Bug) -> ExitCode {
         (None, None) => (1, u64::MAX),
     };
     if single {
-        print!("{}", Plan::draw(options.seed, length));
+        print!("{}", options.plan_of(options.seed, length));
     }
     let began = Instant::now();
     let totals = Mutex::new(Totals::default());
@@ -164,14 +221,14 @@ fn run(options: &Options, bug: Bug) -> ExitCode {
         let seed = options.seed + number;
         SEED.with(|cell| cell.set(seed));
         let seed_began = Instant::now();
-        let outcome = run_seed(seed, length, bug, options.trace && single);
+        let outcome = options.run(seed, length, bug, options.trace && single);
         let seconds = seed_began.elapsed().as_secs_f64();
         if seconds > 5.0 {
             eprintln!("seed {seed} took {seconds:.1} s for {} events", outcome.events);
         }
         let mut failure = outcome.violation.map(|violation| violation.to_string());
         if options.twice && failure.is_none() {
-            let again = run_seed(seed, length, bug, false);
+            let again = options.run(seed, length, bug, false);
             if again.hash != outcome.hash {
                 failure =
                     Some(format!("two runs differ: {:016x} and {:016x}", outcome.hash, again.hash));
@@ -207,7 +264,7 @@ fn report(options: &Options, totals: &Totals, seconds: f64) -> ExitCode {
     println!(
         "{} seeds of at least {} ms of workload each, {:.2} virtual hours, {} events, {:.1} s ({:.1} seeds/s), hash {:016x}",
         totals.seeds,
-        options.length_ms,
+        options.length() / 1_000_000,
         totals.virtual_nanos as f64 / 3600e9,
         totals.events,
         seconds,
@@ -222,25 +279,25 @@ fn report(options: &Options, totals: &Totals, seconds: f64) -> ExitCode {
         println!("VIOLATION seed {seed}: {failure}");
     }
     if let Some((seed, _)) = failures.first() {
-        let length = options.length_ms * 1_000_000;
+        let length = options.length();
         let bug = options.plant.as_deref().and_then(bug_of).unwrap_or(Bug::None);
         println!(
             "--- the options and the last lines of the first one:\n{}",
-            Plan::draw(*seed, length)
+            options.plan_of(*seed, length)
         );
-        let lines = run_seed(*seed, length, bug, true).lines;
+        let lines = options.run(*seed, length, bug, true).lines;
         lines.iter().skip(lines.len().saturating_sub(40)).for_each(|line| println!("{line}"));
-        println!("--- again: simulate --seed {seed} --trace");
+        println!("--- again: simulate --brokers {} --seed {seed} --trace", options.brokers);
     }
     if totals.seeds >= COVERED_FROM && !failed {
-        for name in missing(&totals.tally) {
+        for name in options.missing(&totals.tally) {
             failed = true;
             println!("NOT COVERED: {name}");
         }
         if !failed {
             println!(
                 "No violation. Every one of {} coverage counters is above zero.",
-                MINIMUM.len()
+                options.minimum()
             );
         }
     }

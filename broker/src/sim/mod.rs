@@ -10,6 +10,7 @@ pub mod check;
 pub mod cluster;
 pub mod coverage;
 pub mod disk;
+pub mod fleet;
 pub mod lost_acks;
 pub mod memory;
 pub mod plan;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-const LINES_MAX: usize = 20_000;
+const LINES_MAX: usize = 1_000_000;
 
 #[derive(Debug)]
 pub struct Trace {

@@ -4,7 +4,7 @@
 //! the two is in flight. Breaking the contract of [`DiskOrder`] (a write beyond a file, a block that is not
 //! aligned, a file closed under an order) panics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::disk::{DirectoryId, DiskDone, DiskError, DiskOrder, FileId, ListedFile, OpId, Place};
@@ -236,6 +236,32 @@ impl SimDisk {
         match refused {
             Some(error) => DiskDone::Failed(error),
             None => self.carry_out(shard, order, memory),
+        }
+    }
+
+    /// The process that gave the orders is gone, its machine is not. Of the orders in flight those in `carried_out` are
+    /// done, and the others never happen. What was written and not flushed stays loose.
+    pub fn abandon(&mut self, carried_out: &BTreeSet<(u16, OpId)>) {
+        for (key, Started { order, id }) in std::mem::take(&mut self.started) {
+            let is_done = carried_out.contains(&key);
+            match order {
+                DiskOrder::Write { .. } | DiskOrder::Zero { .. } if is_done => {
+                    self.step(Step::WriteEnd { id, ok: true })
+                }
+                DiskOrder::Write { .. } | DiskOrder::Zero { .. } => {
+                    self.step(Step::WriteLost { id })
+                }
+                DiskOrder::Flush { .. } if is_done => self.step(Step::FlushEnd { id, ok: true }),
+                DiskOrder::SyncFolder { .. } if is_done => {
+                    self.step(Step::SyncEnd { id, ok: true })
+                }
+                DiskOrder::MakeFolder { place } if is_done => self.step(Step::MakeFolder { place }),
+                DiskOrder::Remove { place } if is_done => self.step(Step::Remove { place }),
+                _ => {}
+            }
+        }
+        for inode in std::mem::take(&mut self.handles).into_values() {
+            self.step(Step::Close { inode });
         }
     }
 

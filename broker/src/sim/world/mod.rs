@@ -5,7 +5,7 @@
 //! the quiet end with its verdict in `ending`.
 
 mod broker;
-mod bytes;
+pub(in crate::sim) mod bytes;
 mod clients;
 mod consumers;
 mod damage;
