@@ -108,7 +108,8 @@ impl VoteFile {
 
     /// Writes a vote. The one before must be stored.
     pub fn store<M: Memory>(&mut self, cx: &mut Cx<'_, M>, ops: &mut OpIds, vote: Vote) {
-        if self.step == Step::Failed {
+        if matches!(self.step, Step::Failed | Step::Closing | Step::Closed) {
+            // It stops: what is not stored was never promised.
             return;
         }
         assert_eq!(self.step, Step::Idle, "one vote at a time");
