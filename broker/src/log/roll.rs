@@ -27,6 +27,8 @@ impl Log {
         self.preparer.demand(self.segment_bytes_for(bytes));
         let Some(prepared) = self.preparer.take_ready(false) else {
             self.counters.rolls_waited += u64::from(!waits_already);
+            // One that is too small is discarded: nothing else may come that would order so.
+            self.advance_preparer(io);
             return false;
         };
         if let Some(building) = self.building.take() {
