@@ -9,6 +9,7 @@
 //! and `prepare` the change of segments, `read` the way out, `recover` the way back.
 
 mod append;
+mod base;
 mod cache;
 mod commit;
 mod config;
@@ -44,6 +45,7 @@ use crate::random::Random;
 use crate::replica::Position;
 use crate::time::{Monotonic, Now};
 
+pub use base::Base;
 pub use config::{LogConfig, Retention};
 pub use counters::LogCounters;
 pub use event::{
@@ -134,6 +136,10 @@ pub struct Log {
     unreadable: Option<Lsn>,
     /// How the start goes on.
     resume: Option<Resume>,
+    /// What the log begins with, instead of what is on the disk.
+    base: Option<Box<Base>>,
+    /// The first segment of this life voids all before it.
+    begins_anew: bool,
     /// Every LSN below this one is on a quorum.
     committed: Lsn,
     /// Where recovery ended.
@@ -196,6 +202,8 @@ impl Log {
             mark: None,
             unreadable: None,
             resume: None,
+            base: None,
+            begins_anew: false,
             committed: Lsn(0),
             recovered_end: Lsn(0),
             uncommitted: VecDeque::new(),

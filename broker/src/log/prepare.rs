@@ -51,6 +51,7 @@ pub struct Spare {
 pub struct Heading {
     pub nonce: u64,
     pub supersedes: Option<Lsn>,
+    pub is_anew: bool,
     pub durable_end: Lsn,
     pub epoch: Epoch,
     pub mark: Option<Position>,
@@ -264,7 +265,8 @@ impl Preparer {
                 DiskOrder::Create { file: self.file, place, bytes: self.file_bytes }
             }
             Stage::Head => {
-                let Heading { nonce, supersedes, durable_end, epoch, mark } = around.heading;
+                let Heading { nonce, supersedes, is_anew, durable_end, epoch, mark } =
+                    around.heading;
                 self.nonce = nonce;
                 let header = SegmentHeader {
                     lane,
@@ -273,6 +275,7 @@ impl Preparer {
                     sequence: self.sequence,
                     nonce,
                     supersedes,
+                    is_anew,
                     durable_end,
                     epoch,
                     mark,

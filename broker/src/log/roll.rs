@@ -140,6 +140,7 @@ impl Log {
         let heading = Heading {
             nonce: self.random.next_u64(),
             supersedes: self.supersedes(),
+            is_anew: self.begins_anew && self.active.is_none(),
             durable_end: self.durable_end,
             epoch: if self.config.replicated { self.accepted } else { self.epoch },
             mark: self.mark,

@@ -230,7 +230,7 @@ impl Replica {
         }
     }
 
-    /// A message of another replica, but for `Append`: see [`Self::takes`].
+    /// A message of another replica, but for `Append` and `Anew`: see [`Self::takes`] and [`Self::begins_anew`].
     pub fn on_message(
         &mut self,
         from: BrokerId,
@@ -277,7 +277,7 @@ impl Replica {
                     self.count(log);
                 }
             }
-            LaneMessage::Append { .. } | LaneMessage::Beat => {}
+            LaneMessage::Append { .. } | LaneMessage::Anew { .. } | LaneMessage::Beat => {}
         }
     }
 
@@ -305,6 +305,31 @@ impl Replica {
             self.ask(log);
         }
         false
+    }
+
+    /// The log of this leader begins at `first`, which is told with a checkpoint of what was below. True if this log lacks
+    /// something of that: then it is dropped, and begins anew there.
+    ///
+    /// What the leader's log has lost below was committed, and so was all that was acknowledged here below: a log that
+    /// begins with the checkpoint has what it stands for.
+    pub fn begins_anew(
+        &mut self,
+        from: BrokerId,
+        epoch: Epoch,
+        (first, end): (Lsn, Lsn),
+        log: &impl LaneLog,
+    ) -> bool {
+        let Phase::Following(follower) = &self.phase else { return false };
+        let is_leader = follower.epoch == epoch && follower.leader == from;
+        if !is_leader || self.storing.is_some() || first <= log.next_lsn() {
+            return false;
+        }
+        let still_bad = log.bad_end().map(|bad_end| bad_end.min(end));
+        let bad_end = still_bad.filter(|bad_end| *bad_end > first);
+        let lead = Lead { from, epoch, history: Vec::new(), end };
+        self.phase = Phase::Accepting(Next::Follow(lead));
+        self.reopen(Order::Rebuild(Resume { at: first, accepted: epoch, bad_end }));
+        true
     }
 
     /// What of the leader's committed LSN holds for this log: everything below is equal to the leader's.

@@ -8,6 +8,7 @@
 //! tag 3 Append: first u64, committed u64, wants_received u8
 //! tag 4 Ack:    received u64, durable u64
 //! tag 5 Beat:   nothing; of no lane
+//! tag 6 Anew:   first u64, end u64
 //! ```
 
 use corelog_protocol::ids::{Epoch, LaneId, Lsn};
@@ -28,6 +29,9 @@ pub enum LaneMessage {
     Append { first: Lsn, committed: Lsn, wants_received: bool },
     /// Everything below `durable` is durable, readable and equal to the leader's; below `received`, in memory.
     Ack { received: Lsn, durable: Lsn },
+    /// "My log begins at `first`, above your end." The checkpoint that it begins with is the frame's payload: an entry, as
+    /// stored. `end` as in `Lead`.
+    Anew { first: Lsn, end: Lsn },
     /// "I am here": for all lanes that two shards share.
     Beat,
 }
@@ -40,6 +44,7 @@ impl LaneMessage {
             Self::Append { .. } => 3,
             Self::Ack { .. } => 4,
             Self::Beat => 5,
+            Self::Anew { .. } => 6,
         };
         let mut writer = Writer::new(FORMAT, tag);
         writer.u32(lane.0);
@@ -65,6 +70,10 @@ impl LaneMessage {
             Self::Ack { received, durable } => {
                 writer.u64(received.0);
                 writer.u64(durable.0);
+            }
+            Self::Anew { first, end } => {
+                writer.u64(first.0);
+                writer.u64(end.0);
             }
             Self::Beat => {}
         }
@@ -100,6 +109,7 @@ impl LaneMessage {
             },
             4 => Self::Ack { received: Lsn(reader.u64()?), durable: Lsn(reader.u64()?) },
             5 => Self::Beat,
+            6 => Self::Anew { first: Lsn(reader.u64()?), end: Lsn(reader.u64()?) },
             _ => return Err(BadBytes),
         };
         reader.finish()?;
@@ -120,6 +130,7 @@ mod tests {
             LaneMessage::Append { first: Lsn(5), committed: Lsn(4), wants_received: true },
             LaneMessage::Ack { received: Lsn(7), durable: Lsn(6) },
             LaneMessage::Beat,
+            LaneMessage::Anew { first: Lsn(7), end: Lsn(90) },
         ];
         for message in messages {
             let bytes = message.encode(LaneId(3), Epoch(9));

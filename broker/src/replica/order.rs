@@ -27,6 +27,8 @@ pub enum Order {
     Resume(Resume),
     /// Stop the log and open it anew without what is void, then `on_log_open`. What comes of it until then is not heard.
     Reopen(Resume),
+    /// The same without all that is in it: it begins anew with what the leader has sent, then `on_log_open`.
+    Rebuild(Resume),
     /// Append the epoch start, then `on_begun`.
     Begin(Epoch),
     Send {

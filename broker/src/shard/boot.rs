@@ -10,7 +10,7 @@ use super::metadata_keeper::MetadataKeeper;
 use super::{Cx, Shard};
 use crate::disk::DirectoryId;
 use crate::limits::{
-    BLOCK_BYTES, BODY_BYTES_HARD, COMMIT_BYTES_TARGET, METADATA_BODY_BYTES_MAX,
+    BLOCK_BYTES, BODY_BYTES_HARD, COMMIT_BYTES_TARGET, FRAME_BYTES_HARD, METADATA_BODY_BYTES_MAX,
     METADATA_SEGMENT_BYTES, PRODUCER_BYTES, PRODUCER_IMAGE_BYTES, RESERVE_BYTES_MAX,
     SEGMENT_BYTES_FIRST,
 };
@@ -113,8 +113,10 @@ impl Shard {
         config.commits_in_flight_max =
             (share / commit_bytes).clamp(1, config.commits_in_flight_max);
         config.gather_bytes = shard.gather_bytes;
-        // An eighth of a segment for its checkpoint, and a sixteenth of the memory.
-        let producers = (config.segment_bytes as usize / 8 / PRODUCER_IMAGE_BYTES)
+        // An eighth of a segment for its checkpoint, which must also fit a frame to another broker; and a sixteenth of
+        // the memory.
+        let checkpoint_bytes = (config.segment_bytes as usize / 8).min(FRAME_BYTES_HARD / 2);
+        let producers = (checkpoint_bytes / PRODUCER_IMAGE_BYTES)
             .min(shard.memory_bytes / 16 / lanes as usize / PRODUCER_BYTES);
         config.producers_max = config.producers_max.min(producers).max(16);
         config.reserve_bytes = match is_metadata {

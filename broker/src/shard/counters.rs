@@ -78,6 +78,8 @@ counters! {
     /// Logs of replicas that went on after a start, and that were cut back.
     lane_resumes,
     lane_truncations,
+    /// Those that began anew, because their leaders' logs reach back no further.
+    lane_rebuilds,
     /// Bytes of entries that followers were sent, and that came from leaders.
     copy_bytes_out,
     copy_bytes_in,

@@ -10,8 +10,9 @@ use crate::limits::BLOCK_BYTES;
 use crate::replica::Position;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"CRLGSEGM");
-/// 2: local entries take no LSN. 3: the mark.
+/// 2: local entries take no LSN. 3: the mark. 4, which only such headers have: the log begins anew.
 const VERSION: u32 = 3;
+const VERSION_ANEW: u32 = 4;
 /// The checksum covers this much; the rest of the block is zero and means nothing.
 const COVERED: usize = 124;
 const NONE: u64 = u64::MAX;
@@ -26,6 +27,8 @@ pub struct SegmentHeader {
     pub nonce: u64,
     /// Entries with this LSN and above in segments of lower sequence are void.
     pub supersedes: Option<Lsn>,
+    /// Segments of lower sequence are void altogether: the log begins with this one, at `supersedes`.
+    pub is_anew: bool,
     /// Every LSN below this one was durable here when the header was written.
     pub durable_end: Lsn,
     /// The epoch at that time; of a replica, the one that it had accepted.
@@ -48,7 +51,8 @@ impl SegmentHeader {
     pub fn encode(&self) -> [u8; COVERED + 4] {
         let mut bytes = [0; COVERED + 4];
         put(&mut bytes, 0, &MAGIC.to_le_bytes());
-        put(&mut bytes, 8, &VERSION.to_le_bytes());
+        let version = if self.is_anew { VERSION_ANEW } else { VERSION };
+        put(&mut bytes, 8, &version.to_le_bytes());
         put(&mut bytes, 12, &self.lane.0.to_le_bytes());
         put(&mut bytes, 16, &self.cluster.0.to_le_bytes());
         put(&mut bytes, 32, &self.incarnation.0.to_le_bytes());
@@ -82,7 +86,7 @@ impl SegmentHeader {
             return Err(SegmentHeaderError::Garbage);
         }
         let version = u32_at(bytes, 8);
-        if version != VERSION {
+        if !matches!(version, VERSION | VERSION_ANEW) {
             return Err(SegmentHeaderError::Version(version));
         }
         let supersedes = u64_at(bytes, 56);
@@ -96,6 +100,7 @@ impl SegmentHeader {
             sequence: u64_at(bytes, 40),
             nonce: u64_at(bytes, 48),
             supersedes: (supersedes != NONE).then_some(Lsn(supersedes)),
+            is_anew: version == VERSION_ANEW,
             durable_end: Lsn(u64_at(bytes, 64)),
             epoch: Epoch(u64_at(bytes, 72)),
             mark: (mark != Position::default()).then_some(mark),
@@ -106,7 +111,8 @@ impl SegmentHeader {
             && mark.epoch.0 < POSITION_MAX
             && (mark.end.0 <= POSITION_MAX || mark.end == Lsn(u64::MAX))
             && header.durable_end.0 <= POSITION_MAX
-            && header.supersedes.is_none_or(|lsn| lsn.0 <= POSITION_MAX);
+            && header.supersedes.is_none_or(|lsn| lsn.0 <= POSITION_MAX)
+            && !(header.is_anew && header.supersedes.is_none());
         if is_possible { Ok(header) } else { Err(SegmentHeaderError::Garbage) }
     }
 
@@ -140,6 +146,7 @@ mod tests {
             sequence: 17,
             nonce: 0x1234_5678_9abc_def0,
             supersedes: Some(Lsn(99)),
+            is_anew: true,
             durable_end: Lsn(98),
             epoch: Epoch(4),
             mark: Some(Position { epoch: Epoch(3), end: Lsn(u64::MAX) }),

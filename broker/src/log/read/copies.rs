@@ -114,6 +114,33 @@ impl Log {
         }
     }
 
+    /// Reads the checkpoint that the log begins with, for a follower that is further behind than that. The answer
+    /// comes as that of [`Self::read_copies`] does: one entry, and `from` and `end` are where the log begins.
+    pub fn read_base<M: Memory>(&mut self, io: &mut Io<'_, M>) -> Copies {
+        if !self.is_recovered() || self.is_closing() {
+            return Copies::Failed;
+        }
+        let sealed = self.sealed.iter().find(|it| it.end_lsn > it.first_lsn);
+        let sealed =
+            sealed.map(|it| (it.sequence, it.file, it.nonce, it.first_lsn, it.commits_end));
+        let active = self.active.as_ref();
+        let active =
+            active.map(|it| (it.sequence, it.file, it.nonce, it.first_lsn, it.durable_position));
+        let Some((sequence, file, nonce, first_lsn, end)) = sealed.or(active) else {
+            return Copies::AtEnd;
+        };
+        if end == COMMITS_START {
+            return Copies::Busy;
+        }
+        let scan = Scan::of_base(self.config.lane, nonce, first_lsn, end);
+        let Some(at) = self.add_copies(io, (sequence, file, first_lsn), scan) else {
+            return Copies::Busy;
+        };
+        let id = self.reads.copies.jobs[at].id;
+        self.scan_from(io, at, None);
+        Copies::Waiting(id)
+    }
+
     fn holder_of(&self, lsn: Lsn) -> Result<Holder, Copies> {
         let mut holders = self.sealed.iter().filter(|it| it.end_lsn > it.first_lsn);
         let first = holders.clone().next().map(|oldest| oldest.first_lsn);
@@ -155,13 +182,26 @@ impl Log {
         from: Lsn,
         bytes_max: u32,
     ) -> Option<ReadId> {
+        let Holder { sequence, file, nonce, first_lsn, end_lsn, end_position } = *holder;
+        let range = (from, end_lsn);
+        let scan = Scan::new(self.config.lane, nonce, range, end_position, bytes_max);
+        let at = self.add_copies(io, (sequence, file, first_lsn), scan)?;
+        let id = self.reads.copies.jobs[at].id;
+        self.begin_scan(io, at);
+        Some(id)
+    }
+
+    /// Another read, if not too many wait already.
+    fn add_copies<M: Memory>(
+        &mut self,
+        io: &mut Io<'_, M>,
+        (sequence, file, first_lsn): (u64, FileId, Lsn),
+        scan: Scan,
+    ) -> Option<usize> {
         let id = self.reads.admit(&self.config)?;
         self.counters.reads_cold += 1;
         let slot = io.memory.allocate(BLOCK_BYTES);
         let slot_bytes = io.memory.capacity(slot) as u64;
-        let Holder { sequence, file, nonce, first_lsn, end_lsn, end_position } = *holder;
-        let range = (from, end_lsn);
-        let scan = Scan::new(self.config.lane, nonce, range, end_position, bytes_max);
         self.reads.copies.jobs.push(Job {
             id,
             sequence,
@@ -176,9 +216,7 @@ impl Log {
             retried: false,
             cancelled: false,
         });
-        let at = self.reads.copies.jobs.len() - 1;
-        self.begin_scan(io, at);
-        Some(id)
+        Some(self.reads.copies.jobs.len() - 1)
     }
 
     /// Finds where to begin, reading the footer first if memory does not hold it.

@@ -1,7 +1,7 @@
 //! The walk of one read of copies through one segment: entries of all kinds and partitions, in the order of LSNs, none
 //! left out. Local entries that lie between are taken along; the one who copies skips them.
 
-use corelog_protocol::entry::{ENTRY_HEADER_BYTES, EntryHeader};
+use corelog_protocol::entry::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind};
 use corelog_protocol::ids::{LaneId, Lsn};
 
 use super::READ_BYTES_MAX;
@@ -42,6 +42,8 @@ pub struct Scan {
     least: u64,
     bytes: u32,
     large: Option<Large>,
+    /// The checkpoint in front of `from` is wanted, and nothing else.
+    wants_base: bool,
 }
 
 impl Scan {
@@ -66,7 +68,14 @@ impl Scan {
             least: 0,
             bytes: 0,
             large: None,
+            wants_base: false,
         }
+    }
+
+    /// Of the checkpoint that the segment begins with, and nothing behind it.
+    pub fn of_base(lane: LaneId, nonce: u64, first_lsn: Lsn, end_position: u64) -> Self {
+        let all = (first_lsn, Lsn(u64::MAX));
+        Self { wants_base: true, ..Self::new(lane, nonce, all, end_position, 1) }
     }
 
     pub fn from(&self) -> Lsn {
@@ -147,9 +156,13 @@ impl Scan {
                 continue;
             };
             let entry_bytes = header.entry_bytes();
-            if header.lsn < self.from || header.is_local() && run.is_none() {
+            if header.lsn < self.from || header.is_local() && run.is_none() && !self.wants_base {
                 self.step_over(&header);
                 continue;
+            }
+            let is_base = header.is_local() && header.kind == EntryKind::Checkpoint;
+            if self.wants_base && self.bytes == 0 && !is_base {
+                break Scanned::Unreadable(self.from);
             }
             if self.bytes > 0 && self.bytes as usize + entry_bytes > self.bytes_max as usize {
                 break Scanned::Ready;

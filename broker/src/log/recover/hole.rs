@@ -20,6 +20,8 @@ pub fn decide_replica(
     let durable_end = durable_end(headed, limits, found);
     let mut verdict = Verdict { durable_end, ..Verdict::default() };
     let first = headed.first().and_then(|header| header.supersedes);
+    // A log may have been cut back to below where it began.
+    let first = first.map(|first| limits.first().map_or(first, |limit| first.min(*limit)));
     let mut next = first.or(found.first().map(|found| found.commit.first_lsn)).unwrap_or_default();
     let mut epoch = 0;
     // From the first hole on.
@@ -94,6 +96,11 @@ pub fn decide_replica(
             if kept_end < commit.end_lsn { commit.epoch_first } else { commit.epoch_last };
         epoch = epoch_kept.max(epoch);
         next = kept_end;
+    }
+    if verdict.accepted.is_empty() && next > Lsn(0) {
+        // It began there, with a checkpoint that is not here: of what was below nobody tells.
+        bad_end = Some(bad_end.unwrap_or_default().max(next));
+        next = Lsn(0);
     }
     if durable_end > next {
         bad_end = Some(bad_end.unwrap_or_default().max(durable_end));

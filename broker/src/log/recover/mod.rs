@@ -79,10 +79,20 @@ impl Old {
     }
 }
 
+/// A segment that a later one voids altogether.
+pub(super) struct Voided {
+    pub sequence: u64,
+    pub file: FileId,
+    pub file_bytes: u64,
+    pub nonce: u64,
+}
+
 pub(super) struct Recovery {
     step: Step,
     leftovers: Vec<Box<str>>,
     old: Vec<Old>,
+    /// In front of where the log begins anew.
+    voided: Vec<Old>,
     slot: Option<Slot>,
     slot_bytes: u64,
     walker: Option<Walker>,
@@ -111,6 +121,7 @@ impl Recovery {
             step: Step::MakeFolder,
             leftovers: Vec::new(),
             old: Vec::new(),
+            voided: Vec::new(),
             slot: None,
             slot_bytes: 0,
             walker: None,
@@ -134,7 +145,8 @@ impl Recovery {
         if let Some(slot) = self.slot.take() {
             memory.release(slot);
         }
-        self.old.iter().filter(|old| old.opened).map(|old| old.file).collect()
+        let all = self.voided.iter().chain(&self.old);
+        all.filter(|old| old.opened).map(|old| old.file).collect()
     }
 }
 
@@ -321,6 +333,7 @@ impl Log {
     /// Goes to the next segment that has to be walked; after the last, decides.
     fn order_walk<M: Memory>(&mut self, io: &mut Io<'_, M>, recovery: &mut Recovery, from: usize) {
         if from == 0 {
+            self.set_voided_apart(recovery);
             let headed: Vec<Headed> = recovery.old.iter().map(Old::headed).collect();
             recovery.superseded = decide::limits(&headed, None);
             recovery.limits = decide::limits(&headed, self.resume.map(|resume| resume.at));
@@ -346,6 +359,16 @@ impl Log {
             return self.order_step(io, recovery, Step::Walk(at));
         }
         self.decide_and_fold(io, recovery);
+    }
+
+    /// The log begins with the last segment that says so; a start with a base, behind all of them.
+    fn set_voided_apart(&self, recovery: &mut Recovery) {
+        let is_anew = |old: &Old| old.header.is_some_and(|header| header.is_anew);
+        let count = match self.base {
+            Some(_) => recovery.old.len(),
+            None => recovery.old.iter().rposition(is_anew).unwrap_or(0),
+        };
+        recovery.voided = recovery.old.drain(..count).collect();
     }
 
     fn on_piece<M: Memory>(
@@ -541,7 +564,18 @@ impl Log {
     }
 
     fn finish_recovery<M: Memory>(&mut self, io: &mut Io<'_, M>, recovery: &mut Recovery) {
-        let last = recovery.old.last().map(|old| old.sequence);
+        let last = recovery.old.last().or(recovery.voided.last()).map(|old| old.sequence);
+        if let Some(base) = self.base.take() {
+            recovery.verdict.next_lsn = self.begin_with_base(&base);
+            recovery.report.next_lsn = base.first();
+        }
+        let voided = |old: Old| Voided {
+            sequence: old.sequence,
+            file: old.file,
+            file_bytes: old.file_bytes,
+            nonce: old.nonce(),
+        };
+        self.keep_voided(recovery.voided.drain(..).map(voided));
         let next_lsn = recovery.verdict.next_lsn;
         let accepted = recovery.accepted;
         let epoch = match self.config.replicated {

@@ -1,5 +1,6 @@
 //! Stories of a log: the state before, one event, the exact effects after.
 
+mod anew;
 mod chaos;
 mod copies;
 mod crash;

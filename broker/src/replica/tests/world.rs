@@ -152,6 +152,7 @@ impl World {
                     self.totals.reopened += 1;
                     self.check_truncation(id, resume.at);
                 }
+                Order::Rebuild(_) => unreachable!("nothing is dropped here"),
                 Order::Begin(epoch) => {
                     let life = self.unique();
                     self.check_leader(id, epoch, life);

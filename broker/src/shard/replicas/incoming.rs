@@ -1,10 +1,10 @@
 //! What other replicas say of a lane, and the entries of a leader.
 
-use corelog_protocol::ids::{BrokerId, ShardId};
+use corelog_protocol::ids::{BrokerId, Epoch, Lsn, ShardId};
 
 use super::Copied;
 use crate::limits::REPLICATION_WINDOW_BYTES;
-use crate::log::{AppendError, CopyError};
+use crate::log::{AppendError, Base, CopyError};
 use crate::memory::{Memory, Piece};
 use crate::replica::LaneMessage;
 use crate::shard::receive::Flow;
@@ -48,6 +48,10 @@ impl Shard {
             self.counters.peer_frames_dropped += 1;
             return Flow::Done;
         };
+        if let LaneMessage::Anew { first, end } = message {
+            self.begin_anew(cx, lane, (from, epoch), (first, end), payload);
+            return Flow::Done;
+        }
         let LaneMessage::Append { first, committed, wants_received } = message else {
             self.with_replica(cx, lane, |replica, log, now| {
                 replica.on_heard(from, now);
@@ -73,6 +77,32 @@ impl Shard {
         }
         self.drive_replica(cx, lane);
         Flow::Done
+    }
+
+    /// The leader's log begins above this one's end.
+    fn begin_anew<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        lane: usize,
+        (from, epoch): (BrokerId, Epoch),
+        (first, end): (Lsn, Lsn),
+        payload: Piece,
+    ) {
+        let target = &mut self.lanes[lane];
+        let Some(seat) = &mut target.seat else { return };
+        let Some(replica) = &mut seat.replica else { return };
+        replica.on_heard(from, cx.now.monotonic);
+        let base = Base::read(target.id, cx.memory.piece(payload));
+        let base = base.filter(|base| base.first() == first && base.epoch() <= epoch);
+        let Some(base) = base else {
+            self.counters.copies_refused += 1;
+            tracing::warn!(lane = target.id.0, from = from.0, "the leader's checkpoint is refused");
+            return;
+        };
+        if replica.begins_anew(from, epoch, (first, end), &target.log) {
+            seat.base = Some(base);
+            self.drive_replica(cx, lane);
+        }
     }
 
     /// Appends entries of the leader, as far as the log has room.

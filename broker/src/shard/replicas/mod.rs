@@ -18,7 +18,7 @@ use super::lane::LaneState;
 use super::{Cx, Shard};
 use crate::disk::DiskDone;
 use crate::limits::REPLICA_TICK_MS;
-use crate::log::{Log, ReadId};
+use crate::log::{Base, Log, ReadId};
 use crate::memory::{Memory, Piece};
 use crate::metadata::LaneRecord;
 use crate::metadata::view::lane_shard;
@@ -40,6 +40,8 @@ pub(super) struct Seat {
     is_log_open: bool,
     /// The log is stopping, to be opened anew like this.
     restart: Option<Resume>,
+    /// And it begins with this.
+    base: Option<Base>,
     /// The epoch start could not be appended yet.
     begins: Option<Epoch>,
     /// Entries of the leader for which the log had no room.
@@ -119,6 +121,7 @@ impl Shard {
             is_vote_fresh: false,
             is_log_open: false,
             restart: None,
+            base: None,
             begins: None,
             inbox: VecDeque::new(),
             reading: Vec::new(),

@@ -52,7 +52,21 @@ impl Shard {
                 let log = &mut self.lanes[lane].log;
                 log.resume(&mut cx.io(&mut self.ops), log_resume(resume));
             }
-            Order::Reopen(resume) => self.restart_log(cx, lane, resume),
+            Order::Reopen(resume) => {
+                if let Some(seat) = &mut self.lanes[lane].seat {
+                    seat.base = None;
+                }
+                self.restart_log(cx, lane, resume);
+            }
+            Order::Rebuild(resume) => {
+                self.counters.lane_rebuilds += 1;
+                tracing::warn!(
+                    lane = id.0,
+                    at = resume.at.0,
+                    "the leader's log begins above this one's end: it is dropped, and begins anew"
+                );
+                self.restart_log(cx, lane, resume);
+            }
             Order::Begin(epoch) => self.begin_epoch(cx, lane, epoch),
             Order::Send { to, epoch, message } => _ = self.say(cx, lane, to, epoch, &message),
             Order::Answer(answer) => self.report_lane(cx, LaneReport::Answered(answer)),

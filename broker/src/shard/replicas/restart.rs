@@ -45,6 +45,7 @@ impl Shard {
         let target = &mut self.lanes[lane];
         let Some(seat) = &mut target.seat else { return false };
         let Some(resume) = seat.restart.take() else { return false };
+        let base = seat.base.take();
         if is_stopping || target.log.failure().is_some() {
             return false;
         }
@@ -57,8 +58,11 @@ impl Shard {
         target.is_recovered = false;
         let readers: Vec<Reader> = std::mem::take(&mut target.reads).into_values().collect();
         self.open_partitions_of(lane);
-        let log = &mut self.lanes[lane].log;
-        log.start_at(&mut cx.io(&mut self.ops), log_resume(resume));
+        let (log, resume) = (&mut self.lanes[lane].log, log_resume(resume));
+        match base.filter(|base| base.first() == resume.at) {
+            Some(base) => log.start_anew(&mut cx.io(&mut self.ops), resume, base),
+            None => log.start_at(&mut cx.io(&mut self.ops), resume),
+        }
         for reader in readers {
             match reader {
                 Reader::Fetch(id) => self.on_fetch_read(cx, id, Read::Failed, Vec::new()),

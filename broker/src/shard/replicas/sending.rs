@@ -5,7 +5,7 @@
 use corelog_protocol::frame::FrameKind;
 use corelog_protocol::ids::{BrokerId, Epoch, LaneId, Lsn};
 
-use crate::limits::REPLICATION_FRAME_BYTES;
+use crate::limits::{FRAME_BYTES_HARD, REPLICATION_FRAME_BYTES};
 use crate::log::Copies;
 use crate::memory::{Memory, Piece};
 use crate::replica::{LaneMessage, Progress};
@@ -71,15 +71,18 @@ impl Shard {
             // Busy: again when the log says that there is room.
             Copies::AtEnd | Copies::Busy => false,
             Copies::Gone { first } => {
-                if !follower.is_stranded {
-                    follower.is_stranded = true;
-                    tracing::warn!(
-                        lane = target.id.0,
-                        follower = to.0,
-                        first = first.0,
-                        wanted = from.0,
-                        "a follower is further behind than the log reaches back"
-                    );
+                follower.is_stranded = true;
+                tracing::warn!(
+                    lane = target.id.0,
+                    follower = to.0,
+                    first = first.0,
+                    wanted = from.0,
+                    "a follower is further behind than the log reaches back: it begins anew"
+                );
+                match target.log.read_base(&mut cx.io(&mut self.ops)) {
+                    Copies::Waiting(read) => seat.reading.push((read, to, epoch)),
+                    // It says again where it is, and this is tried again.
+                    _ => follower.on_lost(),
                 }
                 false
             }
@@ -116,10 +119,16 @@ impl Shard {
         };
         let wanted = found.and_then(|(_, to, epoch)| {
             let follower = leads(epoch)?.followers.iter().find(|it| it.broker == to)?;
-            (follower.is_matched && follower.sent == from).then_some((to, epoch))
+            // Of a stranded one the log's beginning was read.
+            let is_base = follower.is_stranded && follower.sent < from;
+            let is_wanted = follower.is_matched && (follower.sent == from || is_base);
+            is_wanted.then_some((to, epoch, is_base))
         });
         match (wanted, answer) {
-            (Some((to, epoch)), Copies::Ready { end, .. }) => {
+            (Some((to, epoch, true)), Copies::Ready { .. }) => {
+                self.send_base(cx, lane, to, epoch, from, pieces);
+            }
+            (Some((to, epoch, false)), Copies::Ready { end, .. }) => {
                 self.send_copies(cx, lane, to, epoch, (from, end), pieces);
             }
             (_, answer) => {
@@ -132,6 +141,35 @@ impl Shard {
             }
         }
         self.feed_followers(cx, lane);
+    }
+
+    /// Sends the checkpoint that the log begins with. Until its follower says anew where it is, it is sent nothing else.
+    fn send_base<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        lane: usize,
+        to: BrokerId,
+        epoch: Epoch,
+        first: Lsn,
+        pieces: Vec<Piece>,
+    ) {
+        let target = &mut self.lanes[lane];
+        let (id, end) = (target.id, target.log.next_lsn());
+        let seat = target.seat.as_mut();
+        let leader = seat.and_then(|seat| seat.replica.as_mut()).and_then(|it| it.leading_mut());
+        if let Some(follower) = leader.and_then(|leader| leader.follower(to)) {
+            follower.on_lost();
+        }
+        let control = LaneMessage::Anew { first, end }.encode(id, epoch);
+        let bytes: usize = pieces.iter().map(|piece| piece.len as usize).sum();
+        if control.len() + bytes > FRAME_BYTES_HARD {
+            tracing::error!(lane = id.0, bytes, "the lane's checkpoint is too large to be sent");
+        } else if let Some(shard) = self.place_of(to, id) {
+            self.send_peer(cx, to, shard, FrameKind::PeerLane, &control, &pieces);
+        }
+        for piece in pieces {
+            cx.memory.release(piece.slot);
+        }
     }
 
     /// Sends pieces, of which a reference each is owned. True if they were sent.

@@ -11,6 +11,7 @@ mod lifecycle;
 mod peers;
 mod polling;
 mod pressure;
+mod rebuilding;
 mod replication;
 mod status;
 

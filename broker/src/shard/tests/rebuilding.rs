@@ -1,0 +1,114 @@
+//! A broker that was away for longer than its leaders' logs reach back.
+
+use corelog_protocol::Durability;
+use corelog_protocol::frame::FrameKind;
+use corelog_protocol::ids::PartitionId;
+use corelog_protocol::message::{TopicCreate, TopicCreateReply, TopicSettings};
+
+use super::data::{fetch_of, records};
+use super::world::{batch, produce};
+use crate::sim::cluster::{Cluster, number};
+use crate::time::Nanos;
+
+/// A topic whose partitions keep little, each led by another broker.
+fn begun() -> (Cluster, Vec<PartitionId>) {
+    let mut cluster = Cluster::with(&[1; 3], |config| {
+        config.segment_bytes = 256 << 10;
+        config.memory_bytes = 8 << 20;
+    });
+    cluster.pass(Nanos::from_secs(3));
+    let settings = TopicSettings {
+        partitions: 3,
+        replicas: 0,
+        retention_ms: None,
+        retention_bytes: Some(300_000),
+    };
+    let client = cluster.world(0).client(0);
+    let create = TopicCreate { name: "t".into(), settings, timeout_ms: 0 };
+    cluster.world(0).ask(client, 7, &create);
+    cluster.pass(Nanos::from_secs(2));
+    let frame = cluster.world(0).take_one(client);
+    let topic = TopicCreateReply::decode(&frame.control).expect("it is made").topic;
+    (cluster, topic.places.iter().map(|place| place.partition).collect())
+}
+
+fn leads(cluster: &mut Cluster, at: usize, partition: PartitionId) -> bool {
+    let client = cluster.world(at).client(0);
+    let topic = cluster.world(at).describe(client, "t");
+    let place = topic.places.iter().find(|place| place.partition == partition);
+    place.expect("it is known").broker == number(at)
+}
+
+fn leader(cluster: &mut Cluster, partition: PartitionId) -> usize {
+    let alive: Vec<usize> = (0..3).filter(|&at| cluster.brokers[at].is_alive).collect();
+    alive.into_iter().find(|&at| leads(cluster, at, partition)).expect("somebody leads")
+}
+
+/// Values of about 20 kB, each acknowledged by a quorum.
+fn fill(cluster: &mut Cluster, partition: PartitionId, values: std::ops::Range<u64>) {
+    let at = leader(cluster, partition);
+    let client = cluster.world(at).client(0);
+    for value in values {
+        let batch = batch(&text(value), 1);
+        let frame = produce(partition, Durability::QuorumDurable, value, &batch);
+        cluster.world(at).send(client, &frame);
+        cluster.pass(Nanos::from_millis(50));
+        let ack = cluster.world(at).take_one(client).ack();
+        assert_eq!(ack.base_offset.0, value);
+    }
+}
+
+fn text(value: u64) -> String {
+    format!("{value:020000}")
+}
+
+/// Everything that is left of the partition, from its leader.
+fn left(cluster: &mut Cluster, partition: PartitionId, end: u64) -> Vec<(u64, String)> {
+    let at = leader(cluster, partition);
+    let client = cluster.world(at).client(0);
+    let mut found: Vec<(u64, String)> = Vec::new();
+    let mut next = 0;
+    while next < end {
+        cluster.world(at).ask(client, 5, &fetch_of(&[(partition, next)], 0, 0));
+        cluster.pass(Nanos::from_millis(50));
+        let frame = cluster.world(at).take_one(client);
+        assert_eq!(frame.kind, FrameKind::FetchReply);
+        let (fetched, records) = records(&frame).remove(0);
+        next = match records.last() {
+            Some((last, _)) => last + 1,
+            None => fetched.log_start.0.max(next + 1),
+        };
+        found.extend(records);
+    }
+    found
+}
+
+#[test]
+fn a_broker_that_was_away_too_long_is_rebuilt_and_can_lead() {
+    let (mut cluster, partitions) = begun();
+    let away = 2;
+    let partition = *partitions.iter().find(|it| leads(&mut cluster, away, **it)).expect("one");
+    fill(&mut cluster, partition, 0..20);
+    cluster.kill(away);
+    cluster.pass(Nanos::from_secs(3));
+    // More than the tail cache holds, and many times what is kept.
+    fill(&mut cluster, partition, 20..200);
+    cluster.pass(Nanos::from_secs(30));
+    cluster.restart(away);
+    cluster.pass(Nanos::from_secs(5));
+    assert!(cluster.counter(away, 0, "lane_rebuilds") > 0);
+    fill(&mut cluster, partition, 200..210);
+    // The others agree on it without the one that led.
+    let leader_now = leader(&mut cluster, partition);
+    if leader_now != away {
+        cluster.kill(leader_now);
+        cluster.pass(Nanos::from_secs(5));
+    }
+    assert_eq!(leader(&mut cluster, partition), away, "it is the preferred one");
+    fill(&mut cluster, partition, 210..215);
+    let found = left(&mut cluster, partition, 215);
+    assert!(found.len() >= 15 && found[0].0 > 20, "{}", found.len());
+    let expected: Vec<_> = (found[0].0..215).map(|value| (value, text(value))).collect();
+    assert_eq!(found.len(), expected.len());
+    assert!(found == expected, "each is there, and as it was");
+}
