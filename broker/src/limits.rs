@@ -37,6 +37,9 @@ pub const SEGMENT_BYTES_MIN: usize = 64 << 10;
 pub const SEGMENT_BYTES_DEFAULT: usize = 256 << 20;
 pub const SEGMENT_BYTES_MAX: usize = 1 << 30;
 
+/// How fast a shard's scrub reads, bytes a second.
+pub const SCRUB_BYTES_DEFAULT: u64 = 8 << 20;
+
 /// The first segment of a lane; each next one doubles until it is full-grown.
 pub const SEGMENT_BYTES_FIRST: usize = 4 << 20;
 

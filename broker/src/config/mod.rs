@@ -19,9 +19,9 @@ pub use cluster::{ClusterSettings, NamedBroker};
 
 use crate::limits::{
     CONNECTIONS_DEFAULT, CONNECTIONS_PER_ADDRESS_DEFAULT, FRAME_BYTES_DEFAULT, FRAME_BYTES_HARD,
-    LANES_PER_SHARD_DEFAULT, LANES_PER_SHARD_MAX, PORT_DEFAULT, SEGMENT_BYTES_DEFAULT,
-    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SHARD_MEMORY_BYTES_DEFAULT, SHARD_MEMORY_BYTES_MIN,
-    SHARDS_MAX,
+    LANES_PER_SHARD_DEFAULT, LANES_PER_SHARD_MAX, PORT_DEFAULT, SCRUB_BYTES_DEFAULT,
+    SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SHARD_MEMORY_BYTES_DEFAULT,
+    SHARD_MEMORY_BYTES_MIN, SHARDS_MAX,
 };
 
 /// The commented file with every key at its default, shipped beside the broker.
@@ -54,6 +54,8 @@ pub struct Config {
 pub struct LogSettings {
     /// Size of a full-grown segment file.
     pub segment_bytes: u64,
+    /// How fast each shard reads its older segments and compares them with their checksums; 0: never.
+    pub scrub_bytes_per_second: u64,
     /// Lanes led per shard, decided at the first start of a data directory.
     pub lanes_per_shard: u32,
 }
@@ -117,6 +119,7 @@ impl Default for LogSettings {
     fn default() -> Self {
         Self {
             segment_bytes: SEGMENT_BYTES_DEFAULT as u64,
+            scrub_bytes_per_second: SCRUB_BYTES_DEFAULT,
             lanes_per_shard: u32::from(LANES_PER_SHARD_DEFAULT),
         }
     }
@@ -244,6 +247,7 @@ impl Config {
             SEGMENT_BYTES_MIN as u64,
             SEGMENT_BYTES_MAX as u64,
         )?;
+        within("log.scrub_bytes_per_second", self.log.scrub_bytes_per_second, 0, 1 << 30)?;
         within(
             "log.lanes_per_shard",
             u64::from(self.log.lanes_per_shard),

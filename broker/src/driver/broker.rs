@@ -116,6 +116,7 @@ impl Broker {
             directories: directories.len() as u16,
             lanes_per_shard: config.log.lanes_per_shard as u16,
             segment_bytes: config.log.segment_bytes,
+            scrub_bytes_per_second: config.log.scrub_bytes_per_second,
             memory_bytes: usize::try_from(config.memory.shard_bytes).unwrap_or(usize::MAX),
             frame_bytes_max: config.network.frame_bytes_max as usize,
             connections_max,

@@ -56,6 +56,8 @@ pub struct LogConfig {
     pub read_bytes_max: usize,
     /// Free space that this log leaves to others (0 for the metadata lane).
     pub reserve_bytes: u64,
+    /// How fast sealed segments are read and compared with their checksums, over and over; 0: never.
+    pub scrub_bytes_per_second: u64,
     /// How often retention looks at the oldest segment.
     pub retention_every: Nanos,
     /// Space is zero-filled ahead only while commits are smaller than this on average: above it,
@@ -93,6 +95,7 @@ impl LogConfig {
             tail_cache_bytes: 16 << 20,
             read_bytes_max: 16 << 20,
             reserve_bytes: 0,
+            scrub_bytes_per_second: 0,
             retention_every: Nanos::from_secs(1),
             fill_commit_bytes_max: 16 << 10,
         }

@@ -60,5 +60,8 @@ counters! {
     reads_cold,
     reads_cold_bytes,
     reads_corrupt,
+    /// Bytes that were read for nothing but to look whether they are intact, and entries that were not.
+    scrub_bytes,
+    scrub_damaged,
     log_starts_moved,
 }

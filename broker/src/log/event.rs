@@ -266,6 +266,12 @@ pub enum LogEvent {
         answer: Copies,
         pieces: Vec<Piece>,
     },
+    /// The entry with this LSN was durable and cannot be read any more; it is in the segment of this number. Told of
+    /// the lowest.
+    Damaged {
+        lsn: Lsn,
+        sequence: u64,
+    },
     /// After `Read::Busy`, `Lookup::Busy` or `Copies::Busy`: try again.
     ReadRoom,
     /// Retention has moved these log starts; read the bounds anew.

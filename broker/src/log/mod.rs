@@ -29,6 +29,7 @@ mod recover;
 mod replica;
 mod retention;
 mod roll;
+mod scrub;
 mod segment;
 #[cfg(all(test, feature = "sim"))]
 mod tests;
@@ -175,6 +176,7 @@ pub struct Log {
     retention_at: Option<Monotonic>,
     needed_from: Lsn,
     reads: Reads,
+    scrub: scrub::Scrub,
     recovery: Option<Box<Recovery>>,
     recovered: bool,
     report: Option<RecoveryReport>,
@@ -228,6 +230,7 @@ impl Log {
             retention_at: None,
             needed_from: Lsn(0),
             reads: Reads::default(),
+            scrub: scrub::Scrub::default(),
             recovery: None,
             recovered: false,
             report: None,
@@ -356,7 +359,9 @@ impl Log {
         let is_looking = matches!(self.retention, retention::Retention::Idle);
         let retention_at = self.retention_at.filter(|_| is_looking && !self.sealed.is_empty());
         let patient_until = self.building.as_ref().and_then(|building| building.patient_until);
-        let deadlines = [self.idle_at, self.preparer.backoff_until(), retention_at, patient_until];
+        let scrub_at = self.scrub_deadline().filter(|_| self.state == State::Running);
+        let prepared_at = self.preparer.backoff_until();
+        let deadlines = [self.idle_at, prepared_at, retention_at, patient_until, scrub_at];
         deadlines.into_iter().flatten().min()
     }
 
@@ -373,6 +378,9 @@ impl Log {
                     self.advance_footer(io);
                     self.advance_retention(io);
                     self.advance_idle(io);
+                    if self.state == State::Running {
+                        self.advance_scrub(io);
+                    }
                 }
             }
         }

@@ -385,6 +385,8 @@ impl Log {
             Progress::Lost { to } => {
                 let (from, end) = (job.walk.wanted(), job.end_offset);
                 let to = to.map_or(end, |to| to.min(end));
+                let sequence = job.sequence;
+                self.search_damage(sequence);
                 self.finish_read(io, at, Read::Corrupt { from, to });
             }
             Progress::Time(offset) => {

@@ -199,9 +199,9 @@ impl Log {
         self.has().max(mark).max(damaged.unwrap_or_default())
     }
 
-    /// What was durable has been damaged. Nothing is told of it on disk: a start finds it again, or a read does.
-    pub(super) fn on_unreadable(&mut self, lsn: Lsn) {
-        self.unreadable = Some(self.unreadable.map_or(lsn, |known| known.min(lsn)));
+    /// An entry that was durable was found to be unreadable since the start.
+    pub fn is_damaged(&self) -> bool {
+        self.unreadable.is_some()
     }
 
     /// If something cannot be read, or was not replaced yet: the LSN after the last entry that this may be true of,

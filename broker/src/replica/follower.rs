@@ -68,7 +68,8 @@ pub fn match_log(lead: &Lead, log: &impl LaneLog, accepted: Epoch) -> Matching {
     let has = log.has();
     let bad_end = log.bad_end();
     // What lies above something bad is fetched again.
-    let end = if log.is_dormant() { has.end } else { log.next_lsn() };
+    let is_whole = !log.is_dormant() && !log.is_damaged();
+    let end = if is_whole { log.next_lsn() } else { has.end };
     let is_new = accepted < lead.epoch;
     let mut keep = common_end(log.history(), end, &lead.history);
     if is_new || is_planted(Bug::EqualTruncated) {
@@ -82,7 +83,7 @@ pub fn match_log(lead: &Lead, log: &impl LaneLog, accepted: Epoch) -> Matching {
     let resume = Resume { at: keep, accepted: lead.epoch, bad_end: still_bad };
     match log.is_dormant() {
         true if keep == end && bad_end.is_none() => Matching::Resume(resume),
-        false if keep == end => Matching::Equal,
+        false if keep == end && is_whole => Matching::Equal,
         _ => Matching::Reopen(resume),
     }
 }

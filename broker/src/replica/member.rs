@@ -307,6 +307,37 @@ impl Replica {
         false
     }
 
+    /// Something that was durable here cannot be read any more. A leader lets another one lead that has it all; a follower
+    /// cuts its log there, and is sent again what lies above. Until that is durable it tells of what it had.
+    ///
+    /// True if something is done about it.
+    pub fn on_damaged(&mut self, log: &impl LaneLog, now: Monotonic) -> bool {
+        let (has, Some(bad_end)) = (log.has(), log.bad_end()) else { return false };
+        match &self.phase {
+            Phase::Leading(leader) => {
+                let needed = leader.committed;
+                let is_elsewhere = leader.followers.iter().any(|other| other.durable >= needed);
+                if is_elsewhere {
+                    self.resign();
+                }
+                is_elsewhere
+            }
+            Phase::Following(follower) if self.storing.is_none() => {
+                let (from, epoch) = (follower.leader, follower.epoch);
+                let lead = Lead { from, epoch, history: Vec::new(), end: bad_end };
+                self.phase = Phase::Accepting(Next::Follow(lead));
+                let resume = Resume { at: has.end, accepted: epoch, bad_end: Some(bad_end) };
+                self.reopen(Order::Reopen(resume));
+                true
+            }
+            // Whoever leads next is matched with, and that sees it.
+            _ => {
+                self.advance(log, now);
+                false
+            }
+        }
+    }
+
     /// The log of this leader begins at `first`, which is told with a checkpoint of what was below. True if this log lacks
     /// something of that: then it is dropped, and begins anew there.
     ///

@@ -57,6 +57,8 @@ pub trait LaneLog {
     /// If something in it cannot be read, or was not replaced yet: the LSN after the last entry that this may be true of,
     /// `u64::MAX` if nobody can tell.
     fn bad_end(&self) -> Option<Lsn>;
+    /// Something that was durable was found to be unreadable since the start.
+    fn is_damaged(&self) -> bool;
     /// The greatest accepted epoch in its segment headers.
     fn accepted(&self) -> Epoch;
     /// The LSN that the next entry gets. Of a dormant log the end of what can be read.

@@ -113,6 +113,11 @@ impl Shard {
         config.commits_in_flight_max =
             (share / commit_bytes).clamp(1, config.commits_in_flight_max);
         config.gather_bytes = shard.gather_bytes;
+        // The lanes share it.
+        config.scrub_bytes_per_second = match is_metadata {
+            true => 0,
+            false => shard.scrub_bytes_per_second.div_ceil(lanes),
+        };
         // An eighth of a segment for its checkpoint, which must also fit a frame to another broker; and a sixteenth of
         // the memory.
         let checkpoint_bytes = (config.segment_bytes as usize / 8).min(FRAME_BYTES_HARD / 2);

@@ -22,6 +22,8 @@ pub struct ShardConfig {
     pub segment_bytes: u64,
     /// With n commits of a lane in flight, another starts only when n times this much is gathered.
     pub gather_bytes: usize,
+    /// How fast the shard reads its sealed segments to compare them with their checksums, bytes; 0: never.
+    pub scrub_bytes_per_second: u64,
     /// Everything that this shard may hold for clients and commits, bytes.
     pub memory_bytes: usize,
     /// The frame cap after hello: control table and payload together, bytes.
@@ -58,6 +60,7 @@ impl ShardConfig {
             lanes_per_shard: limits::LANES_PER_SHARD_DEFAULT,
             segment_bytes: limits::SEGMENT_BYTES_DEFAULT as u64,
             gather_bytes: limits::GATHER_BYTES_DEFAULT,
+            scrub_bytes_per_second: 0,
             memory_bytes: limits::SHARD_MEMORY_BYTES_DEFAULT,
             frame_bytes_max: limits::FRAME_BYTES_DEFAULT,
             connections_max: limits::CONNECTIONS_DEFAULT,

@@ -80,6 +80,8 @@ counters! {
     lane_truncations,
     /// Those that began anew, because their leaders' logs reach back no further.
     lane_rebuilds,
+    /// Times that damage was found in the log of a replica while it ran, and something was done about it.
+    repairs,
     /// Bytes of entries that followers were sent, and that came from leaders.
     copy_bytes_out,
     copy_bytes_in,

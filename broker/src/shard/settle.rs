@@ -119,6 +119,7 @@ impl Shard {
             LogEvent::CopiesDone { read, from, answer, pieces } => {
                 self.on_copies_read(cx, lane, read, from, answer, pieces);
             }
+            LogEvent::Damaged { lsn, sequence } => self.on_damaged(cx, lane, lsn, sequence),
             LogEvent::Failed(failure) => self.on_lane_failed(cx, lane, failure),
             LogEvent::Stopped if self.reopen_log(cx, lane) => {}
             LogEvent::Stopped => {

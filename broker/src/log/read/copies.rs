@@ -175,6 +175,17 @@ impl Log {
         })
     }
 
+    /// Reads entries of a sealed segment from the disk, also those that are cached. `None`: too many wait.
+    pub(in crate::log) fn read_sealed<M: Memory>(
+        &mut self,
+        io: &mut Io<'_, M>,
+        from: Lsn,
+        bytes_max: u32,
+    ) -> Option<ReadId> {
+        let holder = self.holder_of(from).ok()?;
+        self.start_copies(io, &holder, from, bytes_max)
+    }
+
     fn start_copies<M: Memory>(
         &mut self,
         io: &mut Io<'_, M>,
@@ -367,7 +378,8 @@ impl Log {
             self.counters.reads_corrupt += 1;
             self.on_unreadable(lsn);
         }
-        let (read, from, pieces) = (job.id, job.scan.from(), job.pieces);
+        let (read, from) = (job.id, job.scan.from());
+        let Some(pieces) = self.scrubbed(io, read, answer, job.pieces) else { return };
         self.events.push_back(LogEvent::CopiesDone { read, from, answer, pieces });
     }
 }

@@ -67,7 +67,7 @@ pub fn decide_replica(
         if !commit.is_whole() {
             // Torn, if nothing attests it: then not even what seems whole counts.
             let whole_end =
-                if commit.end_lsn <= durable_end { commit.whole_end } else { commit.first_lsn };
+                if end_lsn <= durable_end { commit.whole_end } else { commit.first_lsn };
             kept_end = whole_end.min(limit);
             if kept_end < end_lsn {
                 bad_end = Some(end_lsn);

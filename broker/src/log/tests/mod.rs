@@ -12,4 +12,5 @@ mod recycling;
 mod replica;
 mod replicas;
 mod rig;
+mod scrub;
 mod space;

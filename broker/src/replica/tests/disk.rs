@@ -167,6 +167,10 @@ impl LaneLog for Disk {
         end.max(self.mark)
     }
 
+    fn is_damaged(&self) -> bool {
+        self.slots.iter().any(|(_, state)| state.is_bad())
+    }
+
     fn accepted(&self) -> Epoch {
         self.header_accepted
     }

@@ -71,6 +71,10 @@ impl LaneLog for Log {
         Log::bad_end(self)
     }
 
+    fn is_damaged(&self) -> bool {
+        Log::is_damaged(self)
+    }
+
     fn accepted(&self) -> Epoch {
         Log::accepted(self)
     }
@@ -233,6 +237,26 @@ impl Shard {
     pub(super) fn on_replica_durable<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize) {
         self.with_replica(cx, lane, |replica, log, now| replica.on_durable(log, now));
         self.on_visible(cx, lane);
+    }
+
+    /// An entry that was durable cannot be read any more.
+    pub(super) fn on_damaged<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        lane: usize,
+        lsn: Lsn,
+        sequence: u64,
+    ) {
+        let id = self.lanes[lane].id;
+        tracing::error!(
+            lane = id.0,
+            lsn = lsn.0,
+            segment = sequence,
+            "an entry that was durable cannot be read any more"
+        );
+        let mut is_repaired = false;
+        self.with_replica(cx, lane, |replica, log, now| is_repaired = replica.on_damaged(log, now));
+        self.counters.repairs += u64::from(is_repaired);
     }
 
     /// The log takes entries again.

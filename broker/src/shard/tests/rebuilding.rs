@@ -1,28 +1,30 @@
-//! A broker that was away for longer than its leaders' logs reach back.
+//! A broker that was away for longer than its leaders' logs reach back, or whose disk has rotted, has all again that it
+//! should have, and nobody is asked.
 
-use corelog_protocol::Durability;
 use corelog_protocol::frame::FrameKind;
 use corelog_protocol::ids::PartitionId;
 use corelog_protocol::message::{TopicCreate, TopicCreateReply, TopicSettings};
+use corelog_protocol::{Durability, ErrorCode};
 
 use super::data::{fetch_of, records};
 use super::world::{batch, produce};
 use crate::sim::cluster::{Cluster, number};
 use crate::time::Nanos;
 
-/// A topic whose partitions keep little, each led by another broker.
-fn begun() -> (Cluster, Vec<PartitionId>) {
-    let mut cluster = Cluster::with(&[1; 3], |config| {
+/// A topic of three partitions, each led by another broker.
+fn begun(retention_bytes: Option<u64>) -> (Cluster, Vec<PartitionId>) {
+    begun_with(retention_bytes, 0)
+}
+
+fn begun_with(retention_bytes: Option<u64>, scrub: u64) -> (Cluster, Vec<PartitionId>) {
+    let mut cluster = Cluster::with(&[1; 3], move |config| {
+        config.scrub_bytes_per_second = scrub;
         config.segment_bytes = 256 << 10;
         config.memory_bytes = 8 << 20;
     });
     cluster.pass(Nanos::from_secs(3));
-    let settings = TopicSettings {
-        partitions: 3,
-        replicas: 0,
-        retention_ms: None,
-        retention_bytes: Some(300_000),
-    };
+    let settings =
+        TopicSettings { partitions: 3, replicas: 0, retention_ms: None, retention_bytes };
     let client = cluster.world(0).client(0);
     let create = TopicCreate { name: "t".into(), settings, timeout_ms: 0 };
     cluster.world(0).ask(client, 7, &create);
@@ -58,8 +60,12 @@ fn fill(cluster: &mut Cluster, partition: PartitionId, values: std::ops::Range<u
     }
 }
 
+fn name(value: u64) -> String {
+    format!("value {value:06}")
+}
+
 fn text(value: u64) -> String {
-    format!("{value:020000}")
+    format!("{} {}", name(value), "x".repeat(20_000))
 }
 
 /// Everything that is left of the partition, from its leader.
@@ -85,9 +91,9 @@ fn left(cluster: &mut Cluster, partition: PartitionId, end: u64) -> Vec<(u64, St
 
 #[test]
 fn a_broker_that_was_away_too_long_is_rebuilt_and_can_lead() {
-    let (mut cluster, partitions) = begun();
+    let (mut cluster, partitions) = begun(Some(300_000));
     let away = 2;
-    let partition = *partitions.iter().find(|it| leads(&mut cluster, away, **it)).expect("one");
+    let partition = preferred(&mut cluster, &partitions, away);
     fill(&mut cluster, partition, 0..20);
     cluster.kill(away);
     cluster.pass(Nanos::from_secs(3));
@@ -111,4 +117,83 @@ fn a_broker_that_was_away_too_long_is_rebuilt_and_can_lead() {
     let expected: Vec<_> = (found[0].0..215).map(|value| (value, text(value))).collect();
     assert_eq!(found.len(), expected.len());
     assert!(found == expected, "each is there, and as it was");
+}
+
+/// A partition and the broker that leads it if it can.
+fn preferred(cluster: &mut Cluster, partitions: &[PartitionId], at: usize) -> PartitionId {
+    *partitions.iter().find(|it| leads(cluster, at, **it)).expect("one")
+}
+
+/// Whoever leads dies, if it is not this one; which leads then, and has everything.
+fn check_whole(cluster: &mut Cluster, partition: PartitionId, at: usize, end: u64) {
+    let leader_now = leader(cluster, partition);
+    if leader_now != at {
+        cluster.kill(leader_now);
+        cluster.pass(Nanos::from_secs(5));
+    }
+    assert_eq!(leader(cluster, partition), at, "it is the preferred one");
+    let expected: Vec<_> = (0..end).map(|value| (value, text(value))).collect();
+    assert!(left(cluster, partition, end) == expected, "each is there, and as it was");
+}
+
+#[test]
+fn what_has_rotted_on_a_broker_that_was_down_is_fetched_again() {
+    let (mut cluster, partitions) = begun(None);
+    let partition = preferred(&mut cluster, &partitions, 2);
+    fill(&mut cluster, partition, 0..30);
+    cluster.kill(2);
+    cluster.pass(Nanos::from_secs(3));
+    fill(&mut cluster, partition, 30..32);
+    // In the last segment, which the start reads.
+    assert!(cluster.world(2).rot(name(28).as_bytes()) > 0);
+    cluster.restart(2);
+    cluster.pass(Nanos::from_secs(5));
+    check_whole(&mut cluster, partition, 2, 32);
+}
+
+#[test]
+fn a_leader_that_finds_damage_lets_another_lead_and_is_repaired() {
+    let (mut cluster, partitions) = begun(None);
+    let partition = preferred(&mut cluster, &partitions, 2);
+    fill(&mut cluster, partition, 0..60);
+    cluster.pass(Nanos::from_secs(1));
+    assert!(cluster.world(2).rot(name(5).as_bytes()) > 0);
+    let client = cluster.world(2).client(0);
+    cluster.world(2).ask(client, 5, &fetch_of(&[(partition, 5)], 0, 0));
+    cluster.pass(Nanos::from_millis(10));
+    let frame = cluster.world(2).take_one(client);
+    let (fetched, found) = records(&frame).remove(0);
+    assert_eq!((fetched.error, found), (Some(ErrorCode::RangeCorrupt), vec![]));
+    cluster.pass(Nanos::from_secs(5));
+    assert!(cluster.counter(2, 0, "repairs") > 0);
+    fill(&mut cluster, partition, 60..62);
+    check_whole(&mut cluster, partition, 2, 62);
+}
+
+#[test]
+fn what_the_scrub_of_a_follower_finds_is_repaired_while_it_runs() {
+    let (mut cluster, partitions) = begun_with(None, 1 << 20);
+    let partition = preferred(&mut cluster, &partitions, 2);
+    fill(&mut cluster, partition, 0..60);
+    let other = 0;
+    assert!(cluster.world(other).rot(name(5).as_bytes()) > 0);
+    cluster.pass(Nanos::from_secs(120));
+    assert!(cluster.counter(other, 0, "repairs") > 0);
+    assert_eq!(leader(&mut cluster, partition), 2, "it goes on to lead");
+    fill(&mut cluster, partition, 60..62);
+    cluster.pass(Nanos::from_secs(1));
+    // Alone with one that is behind: what it has is all there is.
+    cluster.kill(2);
+    cluster.pass(Nanos::from_secs(5));
+    let expected: Vec<_> = (0..62).map(|value| (value, text(value))).collect();
+    assert!(left(&mut cluster, partition, 62) == expected);
+    let now = leader(&mut cluster, partition);
+    if now != other {
+        // The two that are left take turns.
+        cluster.restart(2);
+        cluster.pass(Nanos::from_secs(5));
+        cluster.kill(now);
+        cluster.pass(Nanos::from_secs(5));
+        assert!(left(&mut cluster, partition, 62) == expected);
+    }
 }

@@ -219,6 +219,7 @@ impl<D: Device> Rig<D> {
                 LogEvent::LookupDone { .. }
                 | LogEvent::ReadRoom
                 | LogEvent::LogStartMoved
+                | LogEvent::Damaged { .. }
                 | LogEvent::Resumed => {}
             }
         }
