@@ -144,6 +144,9 @@ pub const GROUP_TICK_MS: u64 = 50;
 /// How long a stopping shard waits for others before it gives up on them.
 pub const STOP_GRACE_MS: u64 = 5_000;
 
+/// How long a broker that stops waits for others to lead what it leads.
+pub const LEAVE_MS: u64 = 3_000;
+
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 pub const PARTITIONS_PER_TOPIC_MAX: u32 = 10_000;
 
@@ -188,6 +191,9 @@ pub const REPLICATION_WINDOW_BYTES: usize = 4 << 20;
 
 /// A leader that has not heard a quorum of its followers for so long serves no more until it does.
 pub const QUORUM_SILENCE_NS: u64 = 1_000_000_000;
+
+/// A preferred leader that has kept up with the present one for so long is given the lane, 5 s.
+pub const READY_AFTER_NS: u64 = 5_000_000_000;
 
 /// A leader introduces itself again to a follower that has not answered for so long.
 pub const LEAD_AGAIN_NS: u64 = 200_000_000;

@@ -2,6 +2,8 @@
 #![cfg(feature = "driver")]
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use corelog::{Client, Durability, Position, Record};
@@ -69,6 +71,80 @@ fn three_brokers_serve_and_survive_the_loss_of_any_one() {
     cluster.stop();
 }
 
+/// Each level, a record at a time, until told to stop. Returns the records, all of them acknowledged.
+fn produce_steadily(client: &Client, topic: &str, is_over: &AtomicBool) -> u64 {
+    let producer = client.producer();
+    let mut sent = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        let handles: Vec<_> = (0..20)
+            .map(|_| {
+                sent += 1;
+                let value = format!("record {sent}").into_bytes();
+                let record = Record::to(topic).key(&value).value(&value);
+                producer.send(&record).expect("room")
+            })
+            .collect();
+        for handle in handles {
+            handle.wait().expect("acknowledged, whatever is restarted");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    sent
+}
+
+/// The broker in this place leads the partitions that it is the preferred leader of: it has everything.
+fn wait_until_it_leads(client: &Client, topic: &str, at: usize) {
+    eventually(|| {
+        let info = client.admin().describe_topic(topic).map_err(|error| format!("{error:?}"))?;
+        let leads = info.places.iter().any(|place| place.broker.0 == at as u32 + 1);
+        if leads { Ok(()) } else { Err(String::from("it leads nothing yet")) }
+    });
+}
+
+#[test]
+fn a_rolling_restart_loses_nothing_at_any_level_and_no_producer_hears_of_it() {
+    let Some((mut cluster, _directory)) = start() else { return };
+    let levels = [
+        Durability::LeaderMemory,
+        Durability::LeaderDurable,
+        Durability::QuorumMemory,
+        Durability::QuorumDurable,
+    ];
+    let client = client(&cluster);
+    for (at, _) in levels.iter().enumerate() {
+        eventually(|| client.admin().create_topic(&format!("level-{at}"), PARTITIONS));
+    }
+    let addresses = cluster.addresses();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let producers: Vec<_> = (0..levels.len())
+        .map(|at| {
+            let (addresses, is_over) = (addresses.clone(), Arc::clone(&is_over));
+            let level = levels[at];
+            std::thread::spawn(move || {
+                let builder = Client::builder().durability(level);
+                let builder = addresses.iter().fold(builder, |builder, it| builder.address(*it));
+                let client = builder.connect().expect("a client");
+                produce_steadily(&client, &format!("level-{at}"), &is_over)
+            })
+        })
+        .collect();
+    for at in 0..3 {
+        wait_until_it_leads(&client, "level-0", at);
+        cluster.stop_one(at);
+        std::thread::sleep(Duration::from_millis(300));
+        cluster.restart(at).expect("it starts again");
+    }
+    wait_until_it_leads(&client, "level-0", 2);
+    is_over.store(true, Ordering::Relaxed);
+    for (at, producer) in producers.into_iter().enumerate() {
+        let sent = producer.join().expect("no error");
+        let seen = consume_topic(&client, &format!("level-{at}"), sent);
+        assert_eq!(seen, sent, "at {:?}", levels[at]);
+        println!("{sent} records at {:?}", levels[at]);
+    }
+    cluster.stop();
+}
+
 fn produce(client: &Client, sent: &mut u64, count: u64) {
     let started = Instant::now();
     let producer = client.producer();
@@ -87,9 +163,13 @@ fn produce(client: &Client, sent: &mut u64, count: u64) {
 }
 
 fn consume(client: &Client, wanted: u64) -> u64 {
+    consume_topic(client, "t", wanted)
+}
+
+fn consume_topic(client: &Client, topic: &str, wanted: u64) -> u64 {
     let mut consumer = client.consumer();
     for partition in 0..PARTITIONS {
-        consumer.assign("t", partition, Position::Beginning);
+        consumer.assign(topic, partition, Position::Beginning);
     }
     let mut seen = BTreeSet::new();
     let limit = Instant::now() + PATIENCE;

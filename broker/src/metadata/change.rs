@@ -6,6 +6,8 @@
 //! tag 2 TopicDelete:    name
 //! tag 3 TopicAlter:     name, given u16, retention_ms u64, retention_bytes u64, partitions u32
 //! tag 4 BrokerRegister: broker
+//! tag 5 LaneMove:       lane u32, broker u32
+//! tag 6 BrokerDrain:    broker u32, is it draining u8
 //! tag 16 decided:       version u64, outcome u8, topic u32 (0, but for outcome 0)
 //! tag 17 refused:       code u16, retry_after_ms u32
 //! outcomes: 0 done, 1 noted, 2 topic exists, 3 unknown topic, 4 invalid, 5 fewer partitions, 6 limit reached
@@ -13,11 +15,11 @@
 //! Names, settings and brokers are as in commands.
 
 use corelog_protocol::ErrorCode;
-use corelog_protocol::ids::TopicId;
+use corelog_protocol::ids::{BrokerId, LaneId, TopicId};
 
 use super::broker::BrokerRecord;
 use super::codec::{BadBytes, Reader, Writer};
-use super::command::{Command, read_changes, write_changes};
+use super::command::{Command, read_changes, read_flag, write_changes};
 use super::state::{Outcome, State};
 use super::topic::{TopicChanges, TopicSettings, is_valid_name};
 
@@ -40,6 +42,16 @@ pub enum Change {
     /// A broker tells who and where it is.
     BrokerRegister {
         record: BrokerRecord,
+    },
+    /// That broker shall lead the lane, which its leader hands over.
+    LaneMove {
+        lane: LaneId,
+        to: BrokerId,
+    },
+    /// A broker shall lead nothing, or may again.
+    BrokerDrain {
+        id: BrokerId,
+        is_draining: bool,
     },
 }
 
@@ -80,6 +92,11 @@ impl Change {
             },
             Self::TopicAlter { name, changes } => state.topic_alter(name, *changes),
             Self::BrokerRegister { record } => state.broker_register(record),
+            Self::LaneMove { lane, to } => state.lane_move(*lane, *to),
+            Self::BrokerDrain { id, is_draining } => match state.broker(*id) {
+                Some(_) => Ok(Command::BrokerDrain { id: *id, is_draining: *is_draining }),
+                None => Err(Outcome::Invalid),
+            },
         }
     }
 }
@@ -116,6 +133,18 @@ impl AskedChange {
                 record.write(&mut writer);
                 writer.finish()
             }
+            Change::LaneMove { lane, to } => {
+                let mut writer = start(5);
+                writer.u32(lane.0);
+                writer.u32(to.0);
+                writer.finish()
+            }
+            Change::BrokerDrain { id, is_draining } => {
+                let mut writer = start(6);
+                writer.u32(id.0);
+                writer.u8(u8::from(*is_draining));
+                writer.finish()
+            }
         }
     }
 
@@ -141,6 +170,10 @@ impl AskedChange {
                 Change::TopicAlter { name, changes: read_changes(fields)? }
             }
             4 => Change::BrokerRegister { record: BrokerRecord::read(fields)? },
+            5 => Change::LaneMove { lane: LaneId(fields.u32()?), to: BrokerId(fields.u32()?) },
+            6 => {
+                Change::BrokerDrain { id: BrokerId(fields.u32()?), is_draining: read_flag(fields)? }
+            }
             _ => return Err(BadBytes),
         };
         reader.finish()?;
@@ -239,6 +272,8 @@ mod tests {
             Change::TopicDelete { name: "orders".into() },
             Change::TopicAlter { name: "orders".into(), changes },
             Change::BrokerRegister { record },
+            Change::LaneMove { lane: LaneId(3), to: BrokerId(2) },
+            Change::BrokerDrain { id: BrokerId(2), is_draining: true },
         ];
         (7..).zip(changes).map(|(token, change)| AskedChange { token, change }).collect()
     }

@@ -13,6 +13,9 @@
 //! tag 8 LaneLeader:     lane u32, epoch u64, broker u32, position
 //! tag 9 LaneSettled:    lane u32, epoch u64
 //! tag 10 LaneReplicas:  lane u32, epoch u64, set
+//! tag 11 LaneMove:      lane u32, epoch u64, broker u32 (0: it is taken back)
+//! tag 12 LaneHandOver:  lane u32, epoch u64, move u64
+//! tag 13 BrokerDrain:   broker u32, is it draining u8
 //! set:      count u8, count x (broker u32, directory u16)
 //! position: epoch u64, end u64
 //! broker:   id u32, incarnation u64, life u64, address, rack, shards u16, directories u16
@@ -89,6 +92,24 @@ pub enum Command {
         epoch: Epoch,
         replicas: Arc<[LaneReplica]>,
     },
+    /// The leader of this epoch shall hand the lane over to this broker; `None`: it shall lead on.
+    LaneMove {
+        lane: LaneId,
+        epoch: Epoch,
+        to: Option<BrokerId>,
+    },
+    /// The leader of this epoch has handed the lane over, as that move said: the next epoch is entered. Nothing if
+    /// the move was taken back, since its leader takes batches again.
+    LaneHandOver {
+        lane: LaneId,
+        epoch: Epoch,
+        number: u64,
+    },
+    /// The broker shall lead nothing, until it is said again that it may.
+    BrokerDrain {
+        id: BrokerId,
+        is_draining: bool,
+    },
 }
 
 impl Command {
@@ -151,6 +172,22 @@ impl Command {
                 write_replicas(&mut writer, replicas);
                 writer.finish()
             }
+            Self::LaneMove { lane, epoch, to } => {
+                let mut writer = of_lane(11, *lane, *epoch);
+                writer.u32(to.map_or(0, |to| to.0));
+                writer.finish()
+            }
+            Self::LaneHandOver { lane, epoch, number } => {
+                let mut writer = of_lane(12, *lane, *epoch);
+                writer.u64(*number);
+                writer.finish()
+            }
+            Self::BrokerDrain { id, is_draining } => {
+                let mut writer = Writer::new(FORMAT, 13);
+                writer.u32(id.0);
+                writer.u8(u8::from(*is_draining));
+                writer.finish()
+            }
         }
     }
 
@@ -175,7 +212,11 @@ impl Command {
             4 => read_alteration(&mut reader)?,
             5 => Self::BrokerRegister { record: BrokerRecord::read(&mut reader)? },
             6 => Self::BrokerRemove { id: BrokerId(reader.u32()?) },
-            7..=10 => read_of_lane(tag, &mut reader)?,
+            7..=12 => read_of_lane(tag, &mut reader)?,
+            13 => {
+                let id = BrokerId(reader.u32()?);
+                Self::BrokerDrain { id, is_draining: read_flag(&mut reader)? }
+            }
             _ => return Err(BadBytes),
         };
         reader.finish()?;
@@ -201,6 +242,19 @@ fn read_of_lane(tag: u8, reader: &mut Reader<'_>) -> Result<Command, BadBytes> {
         }
         9 => Ok(Command::LaneSettled { lane, epoch }),
         10 => Ok(Command::LaneReplicas { lane, epoch, replicas: read_set(reader)? }),
+        11 => {
+            let to = Some(BrokerId(reader.u32()?)).filter(|to| to.0 > 0);
+            Ok(Command::LaneMove { lane, epoch, to })
+        }
+        12 => Ok(Command::LaneHandOver { lane, epoch, number: reader.u64()? }),
+        _ => Err(BadBytes),
+    }
+}
+
+pub(crate) fn read_flag(reader: &mut Reader<'_>) -> Result<bool, BadBytes> {
+    match reader.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
         _ => Err(BadBytes),
     }
 }
@@ -302,6 +356,10 @@ mod tests {
                 epoch: Epoch(10),
                 replicas: set(&[(2, 0), (4, 1)]),
             },
+            Command::LaneMove { lane: LaneId(3), epoch: Epoch(9), to: Some(BrokerId(1)) },
+            Command::LaneMove { lane: LaneId(3), epoch: Epoch(9), to: None },
+            Command::LaneHandOver { lane: LaneId(3), epoch: Epoch(9), number: 77 },
+            Command::BrokerDrain { id: BrokerId(2), is_draining: true },
         ]
     }
 

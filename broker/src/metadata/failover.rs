@@ -7,10 +7,13 @@
 //!                                                  └────┘ a quorum answered, nobody may lead, and nothing new
 //!                                                         comes: entered e+2, and so on, ever more slowly
 //! ```
+//! A leader that shall lead no more hands over instead, which loses nothing: it says whom it would have lead, the
+//! lane is moving, and when it has handed over the next epoch is entered. A move that takes too long is taken back.
+//!
 //! Nothing is decided here for good. A command holds only if the lane is still as it was when it was proposed,
 //! so two metadata leaders at once, or one that is late, do no harm.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use corelog_protocol::ids::{BrokerId, Epoch, LaneId};
 
@@ -23,6 +26,13 @@ use crate::time::{Monotonic, Nanos};
 
 /// How long a fence that a quorum has answered waits for something new, before another epoch is entered.
 pub const STALL_WAIT: Nanos = Nanos::from_secs(1);
+/// A move that has not come about within this time is taken back. Meanwhile its lane takes no batches.
+pub const MOVE_PATIENCE: Nanos = Nanos::from_secs(2);
+/// Until another move of the lane is tried, after one that was taken back: of a leader that leaves, and of any other.
+pub const MOVE_AGAIN: (Nanos, Nanos) = (Nanos::from_millis(500), Nanos::from_secs(30));
+/// For how long an offer holds, and a broker that made one because it leaves is offered nothing: they are made again
+/// about every 100 ms.
+const OFFER_HOLDS: Nanos = Nanos::from_secs(1);
 /// It doubles with each epoch in vain, so many times.
 const STALL_DOUBLINGS_MAX: u32 = 4;
 
@@ -34,12 +44,38 @@ pub struct FailoverConfig {
     pub detect: Nanos,
 }
 
+/// What a leader has offered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Offer {
+    from: BrokerId,
+    epoch: Epoch,
+    to: Vec<BrokerId>,
+    is_leaving: bool,
+    at: Monotonic,
+}
+
+/// What of a lane has to be as it was for a command that is on its way: epoch, leader, and the move's number.
+type Standing = (Epoch, Option<BrokerId>, Option<u64>);
+
+fn standing_of(lane: &LaneRecord) -> Standing {
+    (lane.epoch, lane.leader_id(), lane.moving.map(|moving| moving.number))
+}
+
 /// What is remembered of a lane between two calls.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct LaneWatch {
     fence: Option<Fence>,
-    /// Epoch and leader of the lane when the command was proposed that is on its way.
-    proposed: Option<(Epoch, Option<BrokerId>)>,
+    /// How the lane was when the command was proposed that is on its way.
+    proposed: Option<Standing>,
+    /// If that is a move: who gives the lane, and who gets it.
+    proposed_move: Option<[BrokerId; 2]>,
+    offer: Option<Offer>,
+    /// Who said that it has handed the lane over, in this epoch by this move.
+    handed_over: Option<(BrokerId, Epoch, u64)>,
+    /// The move that is under way, and since when as far as is known here.
+    moving: Option<(u64, Monotonic)>,
+    /// When a move was taken back.
+    taken_back_at: Option<Monotonic>,
     /// Who said that it does not lead this epoch (any more).
     resigned: Option<(BrokerId, Epoch)>,
     /// Epochs in a row that were given up without a leader.
@@ -53,6 +89,8 @@ pub struct Failover {
     /// When the leadership began: then those counted as heard of whom nothing was known.
     began_at: Monotonic,
     heard: BTreeMap<BrokerId, Monotonic>,
+    /// When a broker last offered a lane because it leaves.
+    leaving: BTreeMap<BrokerId, Monotonic>,
     lanes: BTreeMap<LaneId, LaneWatch>,
     next_deadline: Option<Monotonic>,
 }
@@ -63,6 +101,7 @@ impl Failover {
             config,
             began_at: Monotonic(0),
             heard: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             lanes: BTreeMap::new(),
             next_deadline: None,
         }
@@ -74,6 +113,7 @@ impl Failover {
         self.began_at = now;
         self.heard.retain(|broker, _| Some(*broker) == before);
         self.lanes.clear();
+        self.leaving.clear();
         self.next_deadline = Some(now);
     }
 
@@ -102,9 +142,44 @@ impl Failover {
         self.next_deadline = Some(now);
     }
 
+    /// The leader of a lane would have another broker lead it.
+    pub fn on_offer(
+        &mut self,
+        from: BrokerId,
+        (lane, epoch): (LaneId, Epoch),
+        to: Vec<BrokerId>,
+        is_leaving: bool,
+        now: Monotonic,
+    ) {
+        self.on_heard(from, now);
+        if is_leaving {
+            self.leaving.insert(from, now);
+        }
+        let offer = Offer { from, epoch, to, is_leaving, at: now };
+        self.lanes.entry(lane).or_default().offer = Some(offer);
+        self.next_deadline = Some(now);
+    }
+
+    /// The leader of a lane takes no batches, and the target of this move has all that it took.
+    pub fn on_handed_over(
+        &mut self,
+        from: BrokerId,
+        (lane, epoch): (LaneId, Epoch),
+        number: u64,
+        now: Monotonic,
+    ) {
+        self.on_heard(from, now);
+        self.lanes.entry(lane).or_default().handed_over = Some((from, epoch, number));
+        self.next_deadline = Some(now);
+    }
+
     /// A command of [`Self::tick`] was not proposed, or will not be committed: it is due again.
     pub fn on_dropped(&mut self, command: &Command, now: Monotonic) {
-        let (Command::LaneEnter { lane, .. } | Command::LaneLeader { lane, .. }) = command else {
+        let (Command::LaneEnter { lane, .. }
+        | Command::LaneLeader { lane, .. }
+        | Command::LaneMove { lane, .. }
+        | Command::LaneHandOver { lane, .. }) = command
+        else {
             return;
         };
         if let Some(watch) = self.lanes.get_mut(lane) {
@@ -115,6 +190,12 @@ impl Failover {
 
     pub fn is_alive(&self, broker: BrokerId, now: Monotonic) -> bool {
         broker == self.config.me || now < self.silent_at(broker)
+    }
+
+    /// It shall lead nothing, or is about to go.
+    fn is_unwanted(&self, broker: BrokerId, now: Monotonic, state: &State) -> bool {
+        let is_leaving = self.leaving.get(&broker).is_some_and(|at| now < *at + OFFER_HOLDS);
+        is_leaving || state.is_draining(broker)
     }
 
     /// When a broker counts as gone, if nothing is heard of it.
@@ -133,17 +214,28 @@ impl Failover {
         // Of lanes that there are not: nothing that a broker says makes this grow.
         lanes.retain(|id, _| state.lane(*id).is_some_and(LaneRecord::is_replicated));
         let mut commands = Vec::new();
+        let mut moving = brokers_with_a_move(state);
+        let proposed = lanes.values().filter(|watch| watch.proposed.is_some());
+        moving.extend(proposed.filter_map(|watch| watch.proposed_move).flatten());
         let mut next = Monotonic(u64::MAX);
         for lane in state.lanes().iter().filter(|lane| lane.is_replicated()) {
             let watch = lanes.entry(lane.id).or_default();
-            let standing = (lane.epoch, lane.leader_id());
+            let standing = standing_of(lane);
             if watch.proposed == Some(standing) {
                 continue;
             }
             watch.proposed = None;
+            watch.proposed_move = None;
             let (command, due) = match lane.leader_id() {
-                Some(leader) => self.look_at_leader(lane, leader, watch, now),
-                None => self.look_at_fence(lane, watch, now),
+                Some(leader) => match self.look_at_leader(lane, leader, watch, now) {
+                    (None, due) => {
+                        let (command, move_due) =
+                            self.look_at_move(lane, leader, watch, (now, state), &mut moving);
+                        (command, due.min(move_due))
+                    }
+                    found => found,
+                },
+                None => self.look_at_fence(lane, watch, (now, state)),
             };
             next = next.min(due);
             if let Some(command) = command {
@@ -174,25 +266,93 @@ impl Failover {
         (None, if is_me { Monotonic(u64::MAX) } else { self.silent_at(leader) })
     }
 
+    /// A move that is offered, under way, or over.
+    fn look_at_move(
+        &self,
+        lane: &LaneRecord,
+        leader: BrokerId,
+        watch: &mut LaneWatch,
+        (now, state): (Monotonic, &State),
+        busy: &mut BTreeSet<BrokerId>,
+    ) -> (Option<Command>, Monotonic) {
+        let never = Monotonic(u64::MAX);
+        let (id, epoch) = (lane.id, lane.epoch);
+        let Some(moving) = lane.moving else {
+            watch.moving = None;
+            let offer = watch.offer.take();
+            let offer = offer.filter(|it| it.from == leader && it.epoch == epoch);
+            let to = offer.and_then(|offer| self.accept(&offer, watch, (now, state), busy));
+            watch.proposed_move = to.map(|to| [leader, to]);
+            return (to.map(|to| Command::LaneMove { lane: id, epoch, to: Some(to) }), never);
+        };
+        if watch.handed_over == Some((leader, epoch, moving.number)) {
+            let number = moving.number;
+            return (Some(Command::LaneHandOver { lane: id, epoch, number }), now);
+        }
+        let since = match watch.moving {
+            Some((number, since)) if number == moving.number => since,
+            _ => watch.moving.insert((moving.number, now)).1,
+        };
+        let until = since + MOVE_PATIENCE;
+        if now >= until || !self.is_alive(moving.to, now) {
+            watch.taken_back_at = Some(now);
+            return (Some(Command::LaneMove { lane: id, epoch, to: None }), now);
+        }
+        let is_me = moving.to == self.config.me;
+        (None, if is_me { until } else { until.min(self.silent_at(moving.to)) })
+    }
+
+    /// Who of the offered may have the lane now. A broker that leaves hands all its lanes over at once; else each broker
+    /// has one move at a time.
+    fn accept(
+        &self,
+        offer: &Offer,
+        watch: &LaneWatch,
+        (now, state): (Monotonic, &State),
+        busy: &mut BTreeSet<BrokerId>,
+    ) -> Option<BrokerId> {
+        let is_over = |at: Monotonic, wait: Nanos| now >= at + wait;
+        let wait = if offer.is_leaving { MOVE_AGAIN.0 } else { MOVE_AGAIN.1 };
+        if is_over(offer.at, OFFER_HOLDS)
+            || watch.taken_back_at.is_some_and(|at| !is_over(at, wait))
+        {
+            return None;
+        }
+        let may_lead = |to: &&BrokerId| {
+            **to != offer.from && self.is_alive(**to, now) && !self.is_unwanted(**to, now, state)
+        };
+        let to = *offer.to.iter().find(may_lead)?;
+        if offer.is_leaving {
+            return Some(to);
+        }
+        if busy.contains(&offer.from) || busy.contains(&to) {
+            return None;
+        }
+        busy.extend([offer.from, to]);
+        Some(to)
+    }
+
     fn look_at_fence(
         &self,
         lane: &LaneRecord,
         watch: &mut LaneWatch,
-        now: Monotonic,
+        (now, state): (Monotonic, &State),
     ) -> (Option<Command>, Monotonic) {
         let never = Monotonic(u64::MAX);
         // One of a later epoch is of a change that is not applied here yet.
         let Some(fence) = watch.fence.as_mut().filter(|fence| fence.epoch() >= lane.epoch) else {
             return (None, never);
         };
-        if let Some(command) = fence.decide(lane, now, |broker| self.is_alive(broker, now)) {
+        let is_alive = |broker| self.is_alive(broker, now);
+        let is_unwanted = |broker| self.is_unwanted(broker, now, state);
+        if let Some(command) = fence.decide(lane, now, is_alive, is_unwanted) {
             return (Some(command), now);
         }
         // The preferred one may fall silent before its time is over.
         let waits_until = fence.waits_until().map_or(never, |until| {
-            until.min(match lane.preferred() == self.config.me {
+            until.min(match lane.favored() == self.config.me {
                 true => never,
-                false => self.silent_at(lane.preferred()),
+                false => self.silent_at(lane.favored()),
             })
         });
         if fence.epoch() != lane.epoch || !fence.has_quorum(lane) {
@@ -206,6 +366,12 @@ impl Failover {
         watch.stalls = watch.stalls.saturating_add(1);
         (Some(enter_next(lane)), now)
     }
+}
+
+/// Those that hand a lane over, or get one.
+fn brokers_with_a_move(state: &State) -> BTreeSet<BrokerId> {
+    let ends = |lane: &LaneRecord| lane.moving.map(|moving| [lane.leader_id(), Some(moving.to)]);
+    state.lanes().iter().filter_map(ends).flatten().flatten().collect()
 }
 
 fn enter_next(lane: &LaneRecord) -> Command {

@@ -118,13 +118,15 @@ impl Fence {
         decided.count() >= quorum(set) || set.iter().all(has_no_more)
     }
 
-    /// The command that names a leader, as soon as there is one who may lead and answers now. The preferred
-    /// one, if it may within [`PREFERRED_WAIT`]; else who can read the most.
+    /// The command that names a leader, as soon as there is one who may lead and answers now. The target
+    /// of a move or else the preferred one, if it may within [`PREFERRED_WAIT`]; else who can read the most. `is_unwanted`: it had
+    /// better not lead, if somebody else can just as well.
     pub fn decide(
         &mut self,
         lane: &LaneRecord,
         now: Monotonic,
         is_alive: impl Fn(BrokerId) -> bool,
+        is_unwanted: impl Fn(BrokerId) -> bool,
     ) -> Option<Command> {
         if lane.epoch != self.epoch || lane.leader.is_some() {
             return None;
@@ -136,8 +138,10 @@ impl Fence {
         };
         // The first in line among equals.
         let candidates = lane.replicas.iter().rev().filter_map(candidate);
-        let best = candidates.max_by_key(|(_, position)| *position);
-        let chosen = match (candidate(&lane.replicas[0]), best) {
+        let best = candidates.max_by_key(|(id, position)| (*position, !is_unwanted(*id)));
+        let is_favored = lane.moving.is_some() || !is_unwanted(lane.favored());
+        let favored = lane.replica(lane.favored()).filter(|_| is_favored).and_then(candidate);
+        let chosen = match (favored, best) {
             (Some(preferred), _) => Some(preferred),
             (None, None) => {
                 self.found_at = None;
@@ -146,7 +150,7 @@ impl Fence {
             (None, Some(other)) => {
                 let found_at = *self.found_at.get_or_insert(now);
                 let is_over = now >= found_at + PREFERRED_WAIT;
-                (is_over || !is_alive(lane.preferred())).then_some(other)
+                (is_over || !is_favored || !is_alive(lane.favored())).then_some(other)
             }
         };
         let (broker, position) = chosen?;

@@ -26,6 +26,14 @@ pub struct LaneLeader {
     pub position: Position,
 }
 
+/// A hand-over under way: the leader takes no batches, and the other one leads next if it can.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LaneMoving {
+    pub to: BrokerId,
+    /// No two moves have the same: what is said of an earlier one means nothing for this.
+    pub number: u64,
+}
+
 /// A lane. Lane 0 (the metadata) is not recorded.
 ///
 /// With one replica it is led by that broker in epoch 0 for ever, which numbers its epochs itself.
@@ -41,6 +49,8 @@ pub struct LaneRecord {
     /// The set before the last change. Its quorum counts as well until a leader of the new one has
     /// committed something.
     pub before: Option<Arc<[LaneReplica]>>,
+    /// Until a leader of a later epoch is named.
+    pub moving: Option<LaneMoving>,
 }
 
 impl LaneRecord {
@@ -53,7 +63,7 @@ impl LaneRecord {
             }
             _ => (Epoch(1), None),
         };
-        Self { id, replicas, epoch, leader, before: None }
+        Self { id, replicas, epoch, leader, before: None, moving: None }
     }
 
     /// Its entries are sent to other brokers, and metadata says who leads.
@@ -76,6 +86,11 @@ impl LaneRecord {
         self.replicas[0].broker
     }
 
+    /// Who shall lead next, if it can: the target of a move, or the preferred leader.
+    pub fn favored(&self) -> BrokerId {
+        self.moving.map_or(self.preferred(), |moving| moving.to)
+    }
+
     /// Everybody whose word on this lane counts or will count: the present set, then the one before.
     pub fn members(&self) -> impl Iterator<Item = &LaneReplica> {
         self.replicas.iter().chain(self.before.iter().flat_map(|before| before.iter()))
@@ -88,7 +103,10 @@ impl LaneRecord {
         let leads_one_of_them = self.leader_id().is_none_or(|id| self.replica(id).is_some());
         let is_one = *self == Self::new(self.id, Arc::clone(&self.replicas));
         let is_epoch = self.epoch > Epoch(0) && self.is_replicated();
-        are_sets && leads_one_of_them && (is_one || is_epoch)
+        let is_move = self.moving.is_none_or(|moving| {
+            self.replica(moving.to).is_some() && self.leader_id() != Some(moving.to)
+        });
+        are_sets && leads_one_of_them && is_move && (is_one || is_epoch)
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
@@ -100,6 +118,9 @@ impl LaneRecord {
         leader.position.write(writer);
         write_replicas(writer, &self.replicas);
         write_replicas(writer, self.before.as_deref().unwrap_or(&[]));
+        let moving = self.moving.unwrap_or(LaneMoving { to: BrokerId(0), number: 0 });
+        writer.u32(moving.to.0);
+        writer.u64(moving.number);
     }
 
     pub(super) fn read(id: LaneId, reader: &mut Reader<'_>) -> Result<Self, BadBytes> {
@@ -113,7 +134,13 @@ impl LaneRecord {
         if !is_named && leader.position != Position::default() {
             return Err(BadBytes);
         }
-        let record = Self { id, replicas, epoch, leader: is_named.then_some(leader), before };
+        let moving = LaneMoving { to: BrokerId(reader.u32()?), number: reader.u64()? };
+        if moving.to.0 == 0 && moving.number > 0 {
+            return Err(BadBytes);
+        }
+        let moving = (moving.to.0 > 0).then_some(moving);
+        let leader = is_named.then_some(leader);
+        let record = Self { id, replicas, epoch, leader, before, moving };
         if record.is_possible() { Ok(record) } else { Err(BadBytes) }
     }
 }

@@ -45,6 +45,8 @@ pub struct State {
     brokers: Arc<Vec<BrokerRecord>>,
     /// Brokers that were removed, sorted: none of them comes back.
     removed: Vec<BrokerId>,
+    /// Registered brokers that shall lead nothing, sorted.
+    draining: Vec<BrokerId>,
     topics: RedBlackTreeMapSync<TopicId, Arc<Topic>>,
     names: RedBlackTreeMapSync<Box<str>, TopicId>,
     /// Whose a range of partitions is, by its first id.
@@ -74,6 +76,10 @@ impl State {
     }
     pub fn broker(&self, id: BrokerId) -> Option<&BrokerRecord> {
         self.brokers.get(self.broker_at(id).ok()?)
+    }
+    /// Whether the broker shall lead nothing.
+    pub fn is_draining(&self, id: BrokerId) -> bool {
+        self.draining.binary_search(&id).is_ok()
     }
     /// The lanes of both are the same, found out without looking at each of them if nothing was said of any.
     pub fn has_lanes_of(&self, other: &Self) -> bool {
@@ -159,6 +165,9 @@ impl State {
             Command::LaneReplicas { lane, epoch, replicas } => {
                 self.change_replicas(*lane, *epoch, replicas)
             }
+            Command::LaneMove { lane, epoch, to } => self.move_lane(*lane, *epoch, *to),
+            Command::LaneHandOver { lane, epoch, number } => self.hand_over(*lane, *epoch, *number),
+            Command::BrokerDrain { id, is_draining } => self.drain(*id, *is_draining),
         }
     }
 

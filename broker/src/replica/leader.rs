@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use corelog_protocol::ids::{BrokerId, Epoch, Lsn};
 
-use crate::limits::REPLICATION_WINDOW_BYTES;
+use crate::limits::{READY_AFTER_NS, REPLICATION_WINDOW_BYTES};
 use crate::planted::{Bug, is_planted};
 use crate::time::{Monotonic, Nanos};
 
@@ -26,6 +26,9 @@ pub struct Leader {
     /// Somebody waits until everything below is in the memory of a quorum.
     pub memory_wanted: Lsn,
     pub is_serving: bool,
+    /// The end of the log at the last tick.
+    end_at_tick: Lsn,
+    now: Monotonic,
 }
 
 /// A follower, as its leader sees it.
@@ -43,6 +46,8 @@ pub struct Progress {
     /// It is further behind than this log reaches back.
     pub is_stranded: bool,
     pub heard_at: Monotonic,
+    /// Since when it has had at each tick all that there was at the tick before.
+    pub caught_up_since: Option<Monotonic>,
     /// When it was asked to follow.
     pub asked_at: Option<Monotonic>,
     /// Sent and not received there: LSN after the last entry, bytes.
@@ -63,6 +68,7 @@ impl Progress {
             told: Lsn(0),
             is_stranded: false,
             heard_at: now,
+            caught_up_since: None,
             asked_at: None,
             flight: VecDeque::new(),
             flight_bytes: 0,
@@ -119,6 +125,7 @@ impl Progress {
     /// Its link is down: nothing can be sent before it has said anew where it is.
     pub fn on_lost(&mut self) {
         self.is_matched = false;
+        self.caught_up_since = None;
         self.flight.clear();
         self.flight_bytes = 0;
         self.asked_at = None;
@@ -137,6 +144,8 @@ impl Leader {
             received: Lsn(0),
             memory_wanted: Lsn(0),
             is_serving: false,
+            end_at_tick: Lsn(0),
+            now,
         }
     }
 
@@ -182,6 +191,27 @@ impl Leader {
         }
         self.committed = end;
         true
+    }
+
+    /// A tick: notes which followers keep up. `heard_since`: one that was silent since then does not.
+    pub fn look_who_is_caught_up(&mut self, end: Lsn, heard_since: Monotonic, now: Monotonic) {
+        let wanted = std::mem::replace(&mut self.end_at_tick, end);
+        self.now = now;
+        for follower in &mut self.followers {
+            let has = follower.received.max(follower.durable);
+            let is_there = follower.is_matched && follower.heard_at >= heard_since;
+            follower.caught_up_since = match is_there && wanted > Lsn(0) && has >= wanted {
+                true => follower.caught_up_since.or(Some(now)),
+                false => None,
+            };
+        }
+    }
+
+    /// Whether this follower has kept up for so long that it may lead just as well.
+    pub fn is_ready(&self, broker: BrokerId) -> bool {
+        let follower = self.followers.iter().find(|follower| follower.broker == broker);
+        let since = follower.and_then(|follower| follower.caught_up_since);
+        since.is_some_and(|since| self.now >= since + Nanos(READY_AFTER_NS))
     }
 
     /// Whether a quorum, with this one, was heard at this time or later.

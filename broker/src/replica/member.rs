@@ -28,6 +28,8 @@ pub struct LaneView {
     pub members: Vec<BrokerId>,
     /// An older set of replicas still counts.
     pub is_changing: bool,
+    /// Who shall lead next, and the number of the move.
+    pub moving: Option<(BrokerId, u64)>,
 }
 
 #[derive(Debug)]
@@ -65,6 +67,10 @@ pub struct Replica {
     /// What was said to the fence of this epoch.
     answered: Option<FenceAnswer>,
     resigned: Epoch,
+    /// It shall hand over what it leads.
+    is_leaving: bool,
+    /// The move that was said to be carried out.
+    handed_over: Option<u64>,
 }
 
 impl Replica {
@@ -82,6 +88,8 @@ impl Replica {
             lead: None,
             answered: None,
             resigned: Epoch(0),
+            is_leaving: false,
+            handed_over: None,
         }
     }
 
@@ -108,6 +116,16 @@ impl Replica {
     /// The epoch in which it takes batches, if it does.
     pub fn serves(&self) -> Option<Epoch> {
         self.leading().filter(|leader| leader.is_serving).map(|leader| leader.epoch)
+    }
+
+    /// Whether it takes batches: it serves, and hands over to nobody.
+    pub fn takes_batches(&self) -> bool {
+        self.serves().is_some_and(|epoch| self.moving_in(epoch).is_none())
+    }
+
+    /// The move that the leader of this epoch has to carry out.
+    fn moving_in(&self, epoch: Epoch) -> Option<(BrokerId, u64)> {
+        self.view.moving.filter(|_| self.view.epoch == epoch)
     }
 
     pub fn leading(&self) -> Option<&Leader> {
@@ -156,6 +174,16 @@ impl Replica {
         }
         self.view = view;
         self.advance(log, now);
+        self.hand_over(log);
+    }
+
+    /// Whether its broker wants to lead no more. What it leads is offered to the others as long as that is so.
+    pub fn set_leaving(&mut self, is_leaving: bool) {
+        let is_news = is_leaving && !self.is_leaving;
+        self.is_leaving = is_leaving;
+        if is_news {
+            self.offer();
+        }
     }
 
     /// The order to store is carried out.
@@ -415,10 +443,14 @@ impl Replica {
                 let patience = Nanos(REPLICATION_STALL_NS);
                 let stalled = |follower: &&mut Progress| follower.is_stalled(patience, now);
                 leader.followers.iter_mut().filter(stalled).for_each(Progress::on_lost);
+                leader.look_who_is_caught_up(log.next_lsn(), since, now);
                 if self.view.is_changing && self.view.epoch == epoch {
                     self.settle();
                 }
                 self.introduce(log, now);
+                self.handed_over = None;
+                self.hand_over(log);
+                self.offer();
             }
             Phase::Fenced => {
                 self.answered = None;
@@ -614,6 +646,7 @@ impl Replica {
             return;
         }
         if !leader.advance(log.has().end, log.next_lsn()) {
+            self.hand_over(log);
             return;
         }
         self.orders.push_back(Order::Commit(leader.committed));
@@ -623,6 +656,47 @@ impl Replica {
             if self.view.is_changing && self.view.epoch == leader.epoch {
                 self.settle();
             }
+        }
+        self.hand_over(log);
+    }
+
+    /// Says so when there is nothing left that the target of a move lacks, or whose fate is open.
+    fn hand_over(&mut self, log: &impl LaneLog) {
+        let Phase::Leading(leader) = &self.phase else { return };
+        let Some((to, number)) = self.moving_in(leader.epoch) else { return };
+        let end = log.next_lsn();
+        let has_all = leader.followers.iter().any(|it| it.broker == to && it.durable == end);
+        let is_news = self.handed_over != Some(number);
+        if is_news && has_all && leader.committed == end && log.has().end == end {
+            self.handed_over = Some(number);
+            self.orders.push_back(Order::HandedOver { epoch: leader.epoch, number });
+        }
+    }
+
+    /// Names those who are caught up, if this one had better not lead.
+    fn offer(&mut self) {
+        let Phase::Leading(leader) = &self.phase else { return };
+        if !leader.is_serving || self.moving_in(leader.epoch).is_some() {
+            return;
+        }
+        let (epoch, is_leaving) = (leader.epoch, self.is_leaving);
+        let caught_up = |id: &&BrokerId| {
+            let follower = leader.followers.iter().find(|it| it.broker == **id);
+            follower.is_some_and(|it| it.caught_up_since.is_some())
+        };
+        let to: Vec<BrokerId> = match is_leaving {
+            true => self.view.members.iter().filter(caught_up).copied().collect(),
+            false => self
+                .view
+                .members
+                .first()
+                .filter(|id| leader.is_ready(**id))
+                .copied()
+                .into_iter()
+                .collect(),
+        };
+        if !to.is_empty() {
+            self.orders.push_back(Order::Offer { epoch, to, is_leaving });
         }
     }
 

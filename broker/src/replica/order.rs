@@ -42,6 +42,17 @@ pub enum Order {
     Resign(Epoch),
     /// To whoever leads the metadata: the epoch start is committed in the new set.
     Settled(Epoch),
+    /// To whoever leads the metadata: one of these, the first the rather, had better lead instead of this one.
+    Offer {
+        epoch: Epoch,
+        to: Vec<BrokerId>,
+        is_leaving: bool,
+    },
+    /// To whoever leads the metadata: the target of this move has all that was ever taken here.
+    HandedOver {
+        epoch: Epoch,
+        number: u64,
+    },
     /// Everything below is committed: readers and producers may be told.
     Commit(Lsn),
     /// The lane takes batches from now on, in this epoch.

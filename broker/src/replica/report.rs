@@ -1,14 +1,15 @@
 //! What a replica tells whoever leads the metadata.
 
-use corelog_protocol::ids::{Epoch, LaneId};
+use corelog_protocol::ids::{BrokerId, Epoch, LaneId};
 
 use super::position::FenceAnswer;
 use crate::metadata::codec::{BadBytes, Reader, Writer};
+use crate::metadata::command::read_flag;
 
 const FORMAT: u8 = 1;
 
 /// May be lost, and is told again while it holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LaneReport {
     /// The lane is fenced, and this is what the replica has.
     Answered(FenceAnswer),
@@ -16,13 +17,21 @@ pub enum LaneReport {
     Resigned { lane: LaneId, epoch: Epoch },
     /// The epoch start is committed in the new set of replicas: the one before it counts no more.
     Settled { lane: LaneId, epoch: Epoch },
+    /// The leader of this epoch would have one of these lead, the first the rather: they are caught up. `is_leaving`:
+    /// it wants to lead no more itself; else the first is the preferred leader.
+    Offered { lane: LaneId, epoch: Epoch, to: Vec<BrokerId>, is_leaving: bool },
+    /// Its leader takes no batches, all that it took is committed, and durable at the target of this move.
+    HandedOver { lane: LaneId, epoch: Epoch, number: u64 },
 }
 
 impl LaneReport {
     pub fn lane(&self) -> LaneId {
         match self {
             Self::Answered(answer) => answer.lane,
-            Self::Resigned { lane, .. } | Self::Settled { lane, .. } => *lane,
+            Self::Resigned { lane, .. }
+            | Self::Settled { lane, .. }
+            | Self::Offered { lane, .. }
+            | Self::HandedOver { lane, .. } => *lane,
         }
     }
 
@@ -31,10 +40,21 @@ impl LaneReport {
             Self::Answered(answer) => return answer.encode(),
             Self::Resigned { lane, epoch } => (2, lane, epoch),
             Self::Settled { lane, epoch } => (3, lane, epoch),
+            Self::Offered { lane, epoch, .. } => (4, lane, epoch),
+            Self::HandedOver { lane, epoch, .. } => (5, lane, epoch),
         };
         let mut writer = Writer::new(FORMAT, tag);
         writer.u32(lane.0);
         writer.u64(epoch.0);
+        match self {
+            Self::Offered { to, is_leaving, .. } => {
+                writer.u8(u8::from(*is_leaving));
+                writer.u32(to.len() as u32);
+                to.iter().for_each(|to| writer.u32(to.0));
+            }
+            Self::HandedOver { number, .. } => writer.u64(*number),
+            Self::Answered(_) | Self::Resigned { .. } | Self::Settled { .. } => {}
+        }
         writer.finish()
     }
 
@@ -47,12 +67,19 @@ impl LaneReport {
         }
         let lane = LaneId(reader.u32()?);
         let epoch = Epoch(reader.u64()?);
+        let report = match tag {
+            2 => Self::Resigned { lane, epoch },
+            3 => Self::Settled { lane, epoch },
+            4 => {
+                let is_leaving = read_flag(&mut reader)?;
+                let to = reader.list(|reader| reader.u32().map(BrokerId))?;
+                Self::Offered { lane, epoch, to, is_leaving }
+            }
+            5 => Self::HandedOver { lane, epoch, number: reader.u64()? },
+            _ => return Err(BadBytes),
+        };
         reader.finish()?;
-        match tag {
-            2 => Ok(Self::Resigned { lane, epoch }),
-            3 => Ok(Self::Settled { lane, epoch }),
-            _ => Err(BadBytes),
-        }
+        Ok(report)
     }
 }
 
@@ -70,10 +97,17 @@ mod tests {
             LaneReport::Answered(answer),
             LaneReport::Resigned { lane: LaneId(5), epoch: Epoch(6) },
             LaneReport::Settled { lane: LaneId(7), epoch: Epoch(8) },
+            LaneReport::Offered {
+                lane: LaneId(7),
+                epoch: Epoch(8),
+                to: vec![BrokerId(3), BrokerId(1)],
+                is_leaving: true,
+            },
+            LaneReport::HandedOver { lane: LaneId(7), epoch: Epoch(8), number: 90 },
         ];
         for report in reports {
             let bytes = report.encode();
-            assert_eq!(LaneReport::decode(&bytes), Ok(report));
+            assert_eq!(LaneReport::decode(&bytes), Ok(report.clone()));
             for bit in 0..bytes.len() * 8 {
                 let mut flipped = bytes.clone();
                 flipped[bit / 8] ^= 1 << (bit % 8);

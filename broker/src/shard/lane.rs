@@ -134,6 +134,11 @@ impl Lane {
         self.seat.as_ref().is_some_and(|seat| !seat.is_serving())
     }
 
+    /// One of several replicas, and not one that takes batches: it does not lead, or hands over.
+    pub fn is_refusing_batches(&self) -> bool {
+        self.seat.as_ref().is_some_and(|seat| !seat.is_taking())
+    }
+
     pub fn push_pending(&mut self, pending: Pending) {
         let commit_begins = self.log.building_first_lsn();
         if let Some(last) = self.pending.back_mut() {

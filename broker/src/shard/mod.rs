@@ -72,7 +72,7 @@ use offsets::OffsetsJob;
 use partitions::Partitions;
 use peers::Peers;
 use route::Forward;
-use stop::Stopping;
+use stop::{Leaving, Stopping};
 use timers::Timers;
 
 /// Everything that one core owns.
@@ -101,6 +101,8 @@ pub struct Shard {
     are_lanes_made: bool,
     is_ready: bool,
     stopping: Option<Stopping>,
+    /// It will stop when others lead what it leads.
+    leaving: Option<Leaving>,
     fetches: Jobs<FetchJob>,
     offsets: Jobs<OffsetsJob>,
     gathers: Jobs<Gather>,
@@ -161,6 +163,7 @@ impl Shard {
             are_lanes_made: false,
             is_ready: false,
             stopping: None,
+            leaving: None,
             fetches: Jobs::default(),
             offsets: Jobs::default(),
             gathers: Jobs::default(),

@@ -216,7 +216,7 @@ impl Shard {
             self.counters.requests_expired += 1;
             return Err(NotAppended::Refused(EXPIRED));
         }
-        if self.lanes[lane].is_led_elsewhere() {
+        if self.lanes[lane].is_refusing_batches() {
             return Err(NotAppended::Refused(LED_ELSEWHERE));
         }
         let found = self.partitions.get(produce.partition);

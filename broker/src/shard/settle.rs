@@ -38,6 +38,9 @@ impl Shard {
         self.pump_keeper(cx);
         self.check_ready(cx);
         self.drive_peers(cx);
+        if self.progress_leaving(cx) {
+            self.hear_logs(cx);
+        }
         self.progress_stop(cx);
         self.flush_dirty(cx);
         self.order_turn(cx);

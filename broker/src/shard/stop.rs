@@ -1,11 +1,12 @@
-//! The last steps: refuse what is new, answer what is under way, make the logs durable, close the
+//! The last steps of a broker. In a cluster it first lets others lead what it leads, and serves on meanwhile, but not for
+//! long. Then: refuse what is new, answer what is under way, make the logs durable, close the
 //! connections. What another shard owes us is waited for, but not for long.
 
 use super::effect::Effect;
 use super::event::Conn;
 use super::lane::LaneState;
 use super::{Cx, Shard};
-use crate::limits::STOP_GRACE_MS;
+use crate::limits::{LEAVE_MS, STOP_GRACE_MS};
 use crate::memory::Memory;
 use crate::time::{Monotonic, Nanos};
 
@@ -17,11 +18,53 @@ pub(super) struct Stopping {
     is_over: bool,
 }
 
+#[derive(Debug)]
+pub(super) struct Leaving {
+    /// From then on nobody is waited for.
+    pub until: Monotonic,
+}
+
 impl Shard {
     pub(super) fn on_stop<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
-        if self.stopping.is_some() {
+        if self.stopping.is_some() || self.leaving.is_some() {
             return;
         }
+        self.leaving = Some(Leaving { until: cx.now.monotonic + Nanos::from_millis(LEAVE_MS) });
+        self.offer_lanes(cx);
+        self.progress_leaving(cx);
+    }
+
+    /// Stops as soon as this broker leads nothing any more. True if that is now.
+    pub(super) fn progress_leaving<M: Memory>(&mut self, cx: &mut Cx<'_, M>) -> bool {
+        let Some(leaving) = &self.leaving else { return false };
+        let has_others = self.peers.links_up() > 0;
+        let leads = self.leads_lanes() || self.is_leading_others();
+        if cx.now.monotonic < leaving.until && has_others && leads {
+            return false;
+        }
+        self.leaving = None;
+        self.begin_stop(cx);
+        true
+    }
+
+    /// Whether others follow a lane of this broker, as far as this shard knows.
+    pub(super) fn leads_lanes(&self) -> bool {
+        let me = Some(self.config.broker);
+        let lanes = self.view.state().lanes();
+        lanes.iter().any(|lane| lane.is_replicated() && lane.leader_id() == me)
+    }
+
+    /// Whether the metadata's group has other members, and is led here.
+    fn is_leading_others(&self) -> bool {
+        self.config.is_clustered() && self.is_leading_metadata()
+    }
+
+    /// Whether this broker is to lead nothing.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.is_some() || self.view.state().is_draining(self.config.broker)
+    }
+
+    fn begin_stop<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
         let deadline = cx.now.monotonic + Nanos::from_millis(STOP_GRACE_MS);
         self.stopping = Some(Stopping { deadline, is_closing: false, is_over: false });
         for id in self.fetches.ids().collect::<Vec<_>>() {

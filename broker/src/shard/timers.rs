@@ -170,6 +170,9 @@ impl Shard {
             let is_past = due <= cx.now.monotonic;
             next = next.min(if is_past { soon } else { due }).min(lane.deadline_min);
         }
+        if let Some(leaving) = &self.leaving {
+            next = next.min(leaving.until);
+        }
         if let Some(stopping) = &self.stopping
             && cx.now.monotonic < stopping.deadline
         {

@@ -245,6 +245,81 @@ fn what_is_said_of_lanes_that_there_are_not_is_forgotten() {
     assert_eq!(cluster.failover.lanes.len(), 3);
 }
 
+#[test]
+fn a_lane_is_moved_to_who_is_offered_and_the_next_epoch_entered_when_it_is_handed_over() {
+    let mut cluster = Cluster::led();
+    let lane = LaneId(2);
+    let of = (lane, Epoch(1));
+    let moving = |cluster: &Cluster| cluster.state.lane(lane).unwrap().moving;
+    cluster.failover.on_offer(BrokerId(3), of, vec![ME], false, ms(10));
+    assert_eq!(cluster.run(10), 0, "it does not lead");
+    cluster.failover.on_offer(BrokerId(2), of, vec![BrokerId(3), ME], true, ms(11));
+    assert_eq!(cluster.run(11), 1);
+    let first = moving(&cluster).expect("it moves");
+    assert_eq!(first.to, BrokerId(3));
+    cluster.failover.on_handed_over(BrokerId(2), of, first.number + 1, ms(12));
+    cluster.failover.on_handed_over(BrokerId(3), of, first.number, ms(12));
+    assert_eq!(cluster.run(12), 0);
+    cluster.failover.on_handed_over(BrokerId(2), of, first.number, ms(13));
+    assert_eq!(cluster.run(13), 1);
+    assert_eq!(cluster.leaders()[1], (2, 0));
+    // The preferred one answers as well.
+    for broker in [2, 3] {
+        cluster.answer(broker, 2, 2, 4, 20);
+    }
+    assert_eq!(cluster.run(20), 1);
+    assert_eq!((cluster.leaders()[1], moving(&cluster)), ((2, 3), None));
+}
+
+#[test]
+fn a_move_is_taken_back_when_it_takes_too_long_or_its_target_is_gone() {
+    for (is_gone, at) in [(false, 2_010), (true, 510)] {
+        let mut cluster = Cluster::led();
+        cluster.failover.on_offer(
+            BrokerId(2),
+            (LaneId(2), Epoch(1)),
+            vec![BrokerId(3)],
+            true,
+            ms(10),
+        );
+        assert_eq!(cluster.run(10), 1);
+        let first = cluster.state.lane(LaneId(2)).unwrap().moving.expect("it moves");
+        cluster.hear(&[3], 10);
+        for now in (20..at).step_by(10) {
+            cluster.hear(if is_gone { &[2] } else { &[2, 3] }, now);
+            cluster.run(now);
+        }
+        assert!(cluster.state.lane(LaneId(2)).unwrap().moving.is_some());
+        cluster.hear(if is_gone { &[2] } else { &[2, 3] }, at);
+        cluster.run(at);
+        assert_eq!(cluster.state.lane(LaneId(2)).unwrap().moving, None, "{is_gone}");
+        assert_eq!(cluster.leaders()[1], (1, 2), "it leads on");
+        let of = (LaneId(2), Epoch(1));
+        cluster.failover.on_handed_over(BrokerId(2), of, first.number, ms(at + 1));
+        assert_eq!(cluster.run(at + 1), 0);
+        assert_eq!(cluster.leaders()[1], (1, 2));
+    }
+}
+
+#[test]
+fn a_broker_that_only_gives_back_lanes_has_one_move_at_a_time() {
+    let mut cluster = Cluster::led();
+    cluster.hear(&[2, 3], 10);
+    let offer = |cluster: &mut Cluster, from: u32, lane: u32, to: u32, is_leaving| {
+        let (from, to) = (BrokerId(from), vec![BrokerId(to)]);
+        cluster.failover.on_offer(from, (LaneId(lane), Epoch(1)), to, is_leaving, ms(10));
+        cluster.run(10)
+    };
+    assert_eq!(offer(&mut cluster, 2, 2, 3, false), 1);
+    assert_eq!(offer(&mut cluster, 3, 3, 1, false), 0, "it is given one already");
+    assert_eq!(offer(&mut cluster, 1, 1, 2, false), 0, "it gives one already");
+    assert_eq!(offer(&mut cluster, 1, 1, 2, true), 1, "it leaves");
+    assert_eq!(offer(&mut cluster, 3, 3, 1, true), 0, "nobody gets a lane of it who leaves");
+    let drain = Command::BrokerDrain { id: BrokerId(2), is_draining: true };
+    cluster.state.apply(&drain);
+    assert_eq!(offer(&mut cluster, 3, 3, 2, true), 0, "nor who drains");
+}
+
 /// Brokers come and go, answers are late, commands are lost: whatever happens, an epoch has one leader, and when
 /// two brokers stay, all lanes are led again by one of them.
 #[test]

@@ -37,7 +37,7 @@ fn fence(answers: &[(u32, Position, Position)]) -> Fence {
 /// Who is named when everybody is alive and the wait for the preferred one is over.
 fn named(fence: &Fence, lane: &LaneRecord) -> Option<(u32, Position)> {
     let mut fence = fence.clone();
-    _ = fence.decide(lane, START, |_| true);
+    _ = fence.decide(lane, START, |_| true, |_| false);
     named_at(&mut fence, lane, START + PREFERRED_WAIT, |_| true)
 }
 
@@ -47,7 +47,7 @@ fn named_at(
     now: Monotonic,
     is_alive: impl Fn(BrokerId) -> bool,
 ) -> Option<(u32, Position)> {
-    match fence.decide(lane, now, is_alive)? {
+    match fence.decide(lane, now, is_alive, |_| false)? {
         Command::LaneLeader { lane: LANE, epoch: Epoch(9), broker, position } => {
             Some((broker.0, position))
         }
@@ -234,7 +234,7 @@ fn contradiction(seed: u64, rounds: u32) -> Option<String> {
             assert_eq!(newest.1, position, "named for what it has");
             assert!(lane.replica(BrokerId(broker)).is_some(), "of the present set");
             assert!(fence.covers_all(&lane, position));
-            assert!(fence.decide(&lane, START, |_| false).is_none(), "nobody is alive");
+            assert!(fence.decide(&lane, START, |_| false, |_| false).is_none(), "nobody is alive");
         }
     }
     assert!(2 * allowed > rounds && refused > rounds, "{allowed} and {refused}: little was tried");

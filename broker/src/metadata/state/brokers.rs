@@ -56,9 +56,26 @@ impl State {
             (Ok(at), Err(removed_at)) if !is_used => {
                 Arc::make_mut(&mut self.brokers).remove(at);
                 self.removed.insert(removed_at, id);
+                self.draining.retain(|draining| *draining != id);
                 Outcome::Noted
             }
             _ => Outcome::Invalid,
+        }
+    }
+
+    pub(super) fn drain(&mut self, id: BrokerId, is_draining: bool) -> Outcome {
+        match (self.broker_at(id), self.draining.binary_search(&id), is_draining) {
+            (Err(_), ..) => Outcome::Invalid,
+            (Ok(_), Err(at), true) => {
+                self.draining.insert(at, id);
+                Outcome::Noted
+            }
+            (Ok(_), Ok(at), false) => {
+                self.draining.remove(at);
+                Outcome::Noted
+            }
+            // As it was.
+            (Ok(_), ..) => Outcome::Noted,
         }
     }
 
@@ -74,7 +91,9 @@ impl State {
             self.are_placed(&lane.replicas)
                 && lane.before.as_deref().is_none_or(|before| self.are_placed(before))
         });
-        are_sorted && are_apart && is_removed_sane && are_few && are_placed
+        let are_draining = self.draining.is_sorted_by(|one, next| one < next)
+            && self.draining.iter().all(|id| self.broker_at(*id).is_ok());
+        are_draining && are_sorted && are_apart && is_removed_sane && are_few && are_placed
     }
 }
 

@@ -1,12 +1,14 @@
 //! The state as bytes in a checkpoint entry, and back.
 //!
 //! ```text
-//! crc32c u32 (of all that follows) | format u8 = 3 | tag u8 = 0x49 | 0 u16
+//! crc32c u32 (of all that follows) | format u8 = 4 | tag u8 = 0x49 | 0 u16
 //! version u64 | next_topic u32 | next_partition u32
 //! count u32, count x broker | count u32, count x id u32          the removed brokers
+//! count u32, count x id u32                                      the draining ones
 //! count u32, count x lane                                        lanes 1, 2, 3, ...
 //! count u32, count x topic | count u32, count x (first u32, count u32)      the deleted partitions
 //! lane:  epoch u64 | leader u32 (0: none) | its position | set | set before (empty: none)
+//!        | move: broker u32 (0: none), number u64
 //! topic: id u32 | name | retention_ms u64 | retention_bytes u64 | count u32, count x (first u32, count u32)
 //!        | count u32, count x (lane u32, first_offset u64)
 //! ```
@@ -22,7 +24,7 @@ use crate::metadata::codec::{BadBytes, Reader, Writer};
 use crate::metadata::lane::LaneRecord;
 use crate::metadata::topic::{Link, PartitionRange, Topic, TopicSettings, is_valid_name};
 
-const IMAGE_FORMAT: u8 = 3;
+const IMAGE_FORMAT: u8 = 4;
 const IMAGE_TAG: u8 = 0x49;
 
 /// No version in an image is greater: commands are counted one by one, so such a one is forged.
@@ -39,6 +41,8 @@ impl State {
         self.brokers.iter().for_each(|broker| broker.write(&mut writer));
         writer.u32(self.removed.len() as u32);
         self.removed.iter().for_each(|id| writer.u32(id.0));
+        writer.u32(self.draining.len() as u32);
+        self.draining.iter().for_each(|id| writer.u32(id.0));
         writer.u32(self.lanes.len() as u32);
         self.lanes.iter().for_each(|lane| lane.write(&mut writer));
         writer.u32(self.topics.size() as u32);
@@ -80,12 +84,15 @@ impl State {
         state.next_partition = reader.u32()?;
         state.brokers = Arc::new(reader.list(BrokerRecord::read)?);
         state.removed = reader.list(|reader| reader.u32().map(BrokerId))?;
+        state.draining = reader.list(|reader| reader.u32().map(BrokerId))?;
         let mut ids = (1..).map(LaneId);
         state.lanes = Arc::new(reader.list(|reader| {
             let id = ids.next().ok_or(BadBytes)?;
             LaneRecord::read(id, reader)
         })?);
-        if !state.are_brokers_possible() {
+        let latest = |lane: &LaneRecord| lane.moving.map_or(0, |moving| moving.number);
+        let are_moves_past = state.lanes.iter().all(|lane| latest(lane) <= state.version);
+        if !state.are_brokers_possible() || !are_moves_past {
             return Err(BadBytes);
         }
         state.counts = vec![0; state.lanes.len()];

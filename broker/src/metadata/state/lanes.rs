@@ -6,7 +6,8 @@ use std::sync::Arc;
 use corelog_protocol::ids::{BrokerId, Epoch, LaneId, TopicId};
 
 use super::{Outcome, State};
-use crate::metadata::lane::{LaneLeader, LaneRecord, LaneReplica, is_set};
+use crate::metadata::Command;
+use crate::metadata::lane::{LaneLeader, LaneMoving, LaneRecord, LaneReplica, is_set};
 use crate::replica::Position;
 
 impl State {
@@ -49,9 +50,57 @@ impl State {
         match self.replicated(id) {
             Some(lane) if epoch > lane.epoch => self.change(id, |lane| {
                 lane.epoch = epoch;
-                lane.leader = None;
+                // Whom the last leader wanted is still wanted; if that led to nothing, no more.
+                if lane.leader.take().is_none() {
+                    lane.moving = None;
+                }
             }),
             _ => Outcome::Invalid,
+        }
+    }
+
+    /// The command that would have this broker lead the lane now.
+    ///
+    /// # Errors
+    /// It leads already (`Noted`), has no replica, or the lane has no leader or moves already (`Invalid`).
+    pub fn lane_move(&self, id: LaneId, to: BrokerId) -> Result<Command, Outcome> {
+        let lane = self.replicated(id).ok_or(Outcome::Invalid)?;
+        match lane.leader_id() {
+            Some(leader) if leader == to && lane.moving.is_none() => Err(Outcome::Noted),
+            Some(leader) if leader != to && lane.moving.is_none() && lane.replica(to).is_some() => {
+                Ok(Command::LaneMove { lane: id, epoch: lane.epoch, to: Some(to) })
+            }
+            _ => Err(Outcome::Invalid),
+        }
+    }
+
+    /// A move begins if there is none, and is taken back if there is one.
+    pub(super) fn move_lane(&mut self, id: LaneId, epoch: Epoch, to: Option<BrokerId>) -> Outcome {
+        let number = self.version;
+        match self.replicated(id) {
+            Some(lane)
+                if lane.epoch == epoch
+                    && lane.leader.is_some()
+                    && lane.moving.is_some() != to.is_some()
+                    && lane.leader_id() != to
+                    && to.is_none_or(|to| lane.replica(to).is_some()) =>
+            {
+                let moving = to.map(|to| LaneMoving { to, number });
+                self.change(id, |lane| lane.moving = moving)
+            }
+            _ => Outcome::Invalid,
+        }
+    }
+
+    /// Rule 5, if this move is still under way.
+    pub(super) fn hand_over(&mut self, id: LaneId, epoch: Epoch, number: u64) -> Outcome {
+        let is_it = |lane: &&LaneRecord| {
+            let is_moving = lane.moving.is_some_and(|moving| moving.number == number);
+            lane.epoch == epoch && lane.leader.is_some() && is_moving
+        };
+        match self.replicated(id).filter(is_it) {
+            Some(_) => self.enter(id, epoch.next()),
+            None => Outcome::Invalid,
         }
     }
 
@@ -69,7 +118,10 @@ impl State {
                     && lane.leader.is_none()
                     && lane.replica(broker).is_some() =>
             {
-                self.change(id, |lane| lane.leader = Some(LaneLeader { broker, position }))
+                self.change(id, |lane| {
+                    lane.leader = Some(LaneLeader { broker, position });
+                    lane.moving = None;
+                })
             }
             _ => Outcome::Invalid,
         }
@@ -98,6 +150,7 @@ impl State {
                 self.change(id, |lane| {
                     lane.epoch = epoch;
                     lane.leader = None;
+                    lane.moving = None;
                     let before = std::mem::replace(&mut lane.replicas, Arc::clone(replicas));
                     lane.before = Some(before);
                 })
@@ -111,9 +164,9 @@ impl State {
 pub(super) mod tests {
     use super::*;
     use crate::disk::DirectoryId;
+    use crate::metadata::BrokerRecord;
     use crate::metadata::boot::boot;
     use crate::metadata::state::brokers::tests::broker;
-    use crate::metadata::{BrokerRecord, Command};
     use corelog_protocol::ids::Lsn;
 
     const LANE: LaneId = LaneId(1);
@@ -234,6 +287,66 @@ pub(super) mod tests {
         assert_refused(&mut state, &settled(3));
         assert_eq!(lane(&state), (3, Some(4)));
         assert_eq!(state.apply(&replicas(4, &[1, 2, 3])), Outcome::Noted);
+    }
+
+    #[test]
+    fn a_move_is_of_one_epoch_and_goes_on_only_if_it_was_not_taken_back() {
+        let moving = |epoch, to: Option<u32>| Command::LaneMove {
+            lane: LANE,
+            epoch: Epoch(epoch),
+            to: to.map(BrokerId),
+        };
+        let over =
+            |epoch, number| Command::LaneHandOver { lane: LANE, epoch: Epoch(epoch), number };
+        let number = |state: &State| state.lane(LANE).unwrap().moving.map(|it| it.number);
+        let mut state = cluster(3);
+        for command in [
+            moving(0, Some(1)),
+            moving(1, Some(3)),
+            moving(1, Some(4)),
+            moving(1, None),
+            over(1, 0),
+        ] {
+            assert_refused(&mut state, &command);
+        }
+        assert_eq!(state.apply(&moving(1, Some(2))), Outcome::Noted);
+        let first = number(&state).expect("it moves");
+        assert_refused(&mut state, &moving(1, Some(1)));
+        assert_eq!(state.apply(&moving(1, None)), Outcome::Noted);
+        assert_refused(&mut state, &over(1, first));
+        assert_eq!(state.apply(&moving(1, Some(1))), Outcome::Noted);
+        let second = number(&state).expect("it moves again");
+        assert_refused(&mut state, &over(1, first));
+        assert_refused(&mut state, &over(2, second));
+        assert_eq!(state.apply(&over(1, second)), Outcome::Noted);
+        // Its target is favored until a leader is named, or nobody could be.
+        let record = state.lane(LANE).unwrap();
+        assert_eq!((lane(&state), record.favored()), ((2, None), BrokerId(1)));
+        assert_refused(&mut state, &moving(2, Some(2)));
+        let mut again = state.clone();
+        assert_eq!(again.apply(&enter(3)), Outcome::Noted);
+        assert_eq!(number(&again), None);
+        assert_eq!(state.apply(&lead(2, 1)), Outcome::Noted);
+        assert_eq!((lane(&state), number(&state)), ((2, Some(1)), None));
+    }
+
+    #[test]
+    fn a_broker_that_drains_is_known_to_until_it_goes_or_need_not_any_more() {
+        let drain = |id, is_draining| Command::BrokerDrain { id: BrokerId(id), is_draining };
+        let mut state = cluster(4);
+        assert_refused(&mut state, &drain(5, true));
+        for (command, is_draining) in
+            [(drain(4, true), true), (drain(4, true), true), (drain(4, false), false)]
+        {
+            assert_eq!(state.apply(&command), Outcome::Noted);
+            assert_eq!(state.is_draining(BrokerId(4)), is_draining);
+        }
+        state.apply(&drain(4, true));
+        let read = State::from_image(&state.image());
+        assert_eq!(read.as_ref(), Ok(&state));
+        let boot = BrokerId(4);
+        state.apply(&Command::BrokerRemove { id: boot });
+        assert_eq!(state.is_draining(boot), state.broker(boot).is_some());
     }
 
     #[test]

@@ -68,7 +68,13 @@ impl World {
             now: Monotonic(1),
             nodes,
             net: Vec::new(),
-            view: LaneView { epoch: Epoch(1), leader: None, members, is_changing: false },
+            view: LaneView {
+                epoch: Epoch(1),
+                leader: None,
+                members,
+                is_changing: false,
+                moving: None,
+            },
             answers: Vec::new(),
             totals: Totals::default(),
             committed: Vec::new(),
@@ -177,7 +183,11 @@ impl World {
                     }
                 }
                 Order::Commit(end) => self.commit(id, end),
-                Order::Settled(_) | Order::Serve(_) | Order::Yield => {}
+                Order::Settled(_)
+                | Order::Offer { .. }
+                | Order::HandedOver { .. }
+                | Order::Serve(_)
+                | Order::Yield => {}
             }
         }
         let node = self.node(id);

@@ -147,6 +147,7 @@ impl Shard {
         }
         self.drain_group(cx);
         self.register_broker(cx);
+        self.hand_over_group(cx);
         self.expire_asked(cx);
     }
 

@@ -11,9 +11,13 @@ use super::{MetadataKeeper, Proposer};
 use crate::limits::GROUP_TICK_MS;
 use crate::memory::Memory;
 use crate::metadata::Command;
+use crate::metadata::consensus::ReplicaId;
 use crate::replica::LaneReport;
 use crate::shard::{Cx, Shard};
 use crate::time::{Monotonic, Nanos};
+
+/// Ticks of the group after which a leadership that was not handed over is offered to the next broker.
+const HAND_OVER_TICKS: u64 = 8;
 
 impl MetadataKeeper {
     /// The time that lanes are looked after by.
@@ -77,6 +81,12 @@ impl Shard {
         match report {
             LaneReport::Answered(answer) => failover.on_answer(from, &answer, now),
             LaneReport::Resigned { lane, epoch } => failover.on_resign(from, lane, epoch, now),
+            LaneReport::Offered { lane, epoch, to, is_leaving } => {
+                failover.on_offer(from, (lane, epoch), to, is_leaving, now);
+            }
+            LaneReport::HandedOver { lane, epoch, number } => {
+                failover.on_handed_over(from, (lane, epoch), number, now);
+            }
             LaneReport::Settled { lane, epoch } => {
                 let is_due = keeper.state.lane(lane).is_some_and(|record| {
                     record.epoch == epoch
@@ -112,6 +122,32 @@ impl Shard {
                 self.lane_command_dropped(&command);
             }
         }
+    }
+
+    /// A broker that leaves, and leads no lane any more, lets another one lead the metadata's group as well.
+    pub(super) fn hand_over_group<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
+        if self.leaving.is_none() || self.leads_lanes() {
+            return;
+        }
+        let Some(keeper) = self.keeper.as_mut().filter(|keeper| keeper.is_leading()) else {
+            return;
+        };
+        // Given up by the group after an election's time: then the next one is tried.
+        let round = keeper.ticks / HAND_OVER_TICKS;
+        if !keeper.proposed.is_empty() || !keeper.ticks.is_multiple_of(HAND_OVER_TICKS) {
+            return;
+        }
+        let (me, now) = (keeper.me, keeper.group_time());
+        let Some(failover) = &keeper.failover else { return };
+        let is_wanted = |id: &BrokerId| *id != me && failover.is_alive(*id, now);
+        let others: Vec<BrokerId> =
+            keeper.state.brokers().map(|it| it.id).filter(is_wanted).collect();
+        let Some(to) = others.get(round as usize % others.len().max(1)) else { return };
+        if let Some(group) = &mut keeper.group {
+            // Not a voter: the next one is tried.
+            _ = group.transfer_leader(ReplicaId(u64::from(to.0)));
+        }
+        self.drain_group(cx);
     }
 
     pub(super) fn lane_command_dropped(&mut self, command: &Command) {

@@ -93,7 +93,12 @@ impl LaneLog for Log {
 }
 
 impl Seat {
-    /// Whether batches are taken and records served here now.
+    /// Whether batches are taken here now.
+    pub fn is_taking(&self) -> bool {
+        self.replica.as_ref().is_some_and(Replica::takes_batches)
+    }
+
+    /// Whether records are served here now.
     pub fn is_serving(&self) -> bool {
         self.replica.as_ref().is_some_and(|replica| replica.serves().is_some())
     }
@@ -106,6 +111,7 @@ fn view_of(record: &LaneRecord) -> LaneView {
         leader: record.leader.map(|leader| (leader.broker, leader.position)),
         members: record.replicas.iter().map(|replica| replica.broker).collect(),
         is_changing: record.before.is_some(),
+        moving: record.moving.map(|moving| (moving.to, moving.number)),
     }
 }
 
@@ -343,9 +349,18 @@ impl Shard {
         self.lanes.iter().any(|lane| lane.seat.is_some())
     }
 
+    /// Offers what is led here to others, if this broker is to lead nothing.
+    pub(super) fn offer_lanes<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
+        let is_leaving = self.is_leaving();
+        for lane in 0..self.lanes.len() {
+            self.with_replica(cx, lane, |replica, _, _| replica.set_leaving(is_leaving));
+        }
+    }
+
     /// Time has passed: what may have been lost is said again.
     pub(super) fn tick_replicas<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
         self.beat(cx);
+        self.offer_lanes(cx);
         for lane in 0..self.lanes.len() {
             self.with_replica(cx, lane, |replica, log, now| replica.on_tick(log, now));
         }

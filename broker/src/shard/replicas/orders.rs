@@ -72,6 +72,12 @@ impl Shard {
             Order::Answer(answer) => self.report_lane(cx, LaneReport::Answered(answer)),
             Order::Resign(epoch) => self.report_lane(cx, LaneReport::Resigned { lane: id, epoch }),
             Order::Settled(epoch) => self.report_lane(cx, LaneReport::Settled { lane: id, epoch }),
+            Order::Offer { epoch, to, is_leaving } => {
+                self.report_lane(cx, LaneReport::Offered { lane: id, epoch, to, is_leaving });
+            }
+            Order::HandedOver { epoch, number } => {
+                self.report_lane(cx, LaneReport::HandedOver { lane: id, epoch, number });
+            }
             Order::Commit(end) => {
                 self.lanes[lane].log.set_committed(end);
                 self.on_visible(cx, lane);

@@ -8,6 +8,7 @@ mod forwarding;
 mod idempotence;
 mod keepers;
 mod lifecycle;
+mod moving;
 mod peers;
 mod polling;
 mod pressure;

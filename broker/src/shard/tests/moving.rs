@@ -1,0 +1,294 @@
+//! A lane is led by another broker on purpose: nothing is lost, not even what only the leader's memory had.
+
+use corelog_protocol::frame::FrameKind;
+use corelog_protocol::ids::{BrokerId, LaneId, PartitionId};
+use corelog_protocol::message::{TopicCreate, TopicCreateReply, TopicSettings};
+use corelog_protocol::{Durability, ErrorCode};
+
+use super::data::{fetch_of, records};
+use super::world::{batch, produce};
+use crate::metadata::{Change, LaneRecord};
+use crate::shard::event::Event;
+use crate::shard::lane::Origin;
+use crate::sim::cluster::{Cluster, number};
+use crate::time::Nanos;
+
+struct Story {
+    cluster: Cluster,
+    partitions: Vec<(PartitionId, LaneId)>,
+    /// What was acknowledged at the level `leader_memory`: partition, offset, value.
+    acked: Vec<(PartitionId, u64, String)>,
+    refused: u32,
+    sent: u32,
+}
+
+impl Story {
+    /// Three brokers with a topic that has a partition in each of three lanes.
+    fn new() -> Self {
+        let mut cluster = Cluster::new(3);
+        cluster.pass(Nanos::from_secs(3));
+        let client = cluster.world(0).client(0);
+        let settings =
+            TopicSettings { partitions: 3, replicas: 0, retention_ms: None, retention_bytes: None };
+        let create = TopicCreate { name: "moved".into(), settings, timeout_ms: 0 };
+        cluster.world(0).ask(client, 2, &create);
+        cluster.pass(Nanos::from_millis(500));
+        let frame = cluster.world(0).take_one(client);
+        assert_eq!(frame.kind, FrameKind::TopicCreateReply);
+        let topic = TopicCreateReply::decode(&frame.control).unwrap().topic;
+        let partitions = topic.places.iter().map(|place| (place.partition, place.lane)).collect();
+        Self { cluster, partitions, acked: Vec::new(), refused: 0, sent: 0 }
+    }
+
+    /// What the brokers that are alive know best.
+    fn lane(&self, id: LaneId) -> LaneRecord {
+        let alive = self.cluster.brokers.iter().filter(|member| member.is_alive);
+        let views = alive.map(|member| member.world.nodes[0].shard.view());
+        let view = views.max_by_key(|view| view.version()).unwrap();
+        view.lane(id).unwrap().clone()
+    }
+
+    fn leader(&self, id: LaneId) -> Option<usize> {
+        self.lane(id).leader_id().map(|id| id.0 as usize - 1)
+    }
+
+    fn leaders(&self) -> Vec<Option<usize>> {
+        self.partitions.iter().map(|(_, lane)| self.leader(*lane)).collect()
+    }
+
+    /// The broker that leads the metadata.
+    fn keeper(&self) -> usize {
+        let leads = |at: &usize| {
+            let member = &self.cluster.brokers[*at];
+            member.is_alive && member.world.nodes[0].shard.is_leading_metadata()
+        };
+        (0..3).find(leads).expect("somebody leads")
+    }
+
+    fn change(&mut self, change: Change) {
+        let keeper = self.keeper();
+        self.cluster.world(keeper).act(0, |shard, cx| shard.on_change(cx, Origin::Nobody, change));
+        self.cluster.run();
+    }
+
+    /// A batch to each partition, where its leader is by what is known.
+    fn load(&mut self) {
+        for (partition, lane) in self.partitions.clone() {
+            let Some(leader) = self.leader(lane) else { continue };
+            if !self.cluster.brokers[leader].is_alive {
+                continue;
+            }
+            let value = format!("value {}", self.sent);
+            self.sent += 1;
+            let client = self.cluster.world(leader).client(0);
+            let frame = produce(partition, Durability::LeaderMemory, 9, &batch(&value, 1));
+            self.cluster.world(leader).send(client, &frame);
+            let answer = self.cluster.world(leader).take_one(client);
+            if answer.kind == FrameKind::Error {
+                let error = answer.error();
+                assert_eq!(error.code, ErrorCode::NotLeader, "{error:?}");
+                self.refused += 1;
+            } else {
+                self.acked.push((partition, answer.ack().base_offset.0, value));
+            }
+            self.cluster.world(leader).hang_up(client);
+            self.cluster.run();
+        }
+    }
+
+    /// Time passes under load.
+    fn go_on(&mut self, rounds: u32) {
+        for _ in 0..rounds {
+            self.load();
+            self.cluster.pass(Nanos::from_millis(50));
+        }
+    }
+
+    /// Everything acknowledged is there, and batches are taken.
+    fn check(&mut self) {
+        self.cluster.pass(Nanos::from_secs(2));
+        let (acked, refused) = (self.acked.len(), self.refused);
+        self.load();
+        assert_eq!(self.refused, refused);
+        assert_eq!(self.acked.len(), acked + self.partitions.len());
+        self.cluster.pass(Nanos::from_secs(1));
+        for (partition, lane) in self.partitions.clone() {
+            let leader = self.leader(lane).expect("it is led");
+            let client = self.cluster.world(leader).client(0);
+            let mut found: Vec<(u64, String)> = Vec::new();
+            loop {
+                let next = found.last().map_or(0, |(offset, _)| offset + 1);
+                self.cluster.world(leader).ask(client, 4, &fetch_of(&[(partition, next)], 0, 1));
+                self.cluster.run();
+                let frame = self.cluster.world(leader).take_one(client);
+                let more = records(&frame).remove(0).1;
+                if more.is_empty() {
+                    break;
+                }
+                found.extend(more);
+            }
+            for (_, offset, value) in self.acked.iter().filter(|(id, ..)| *id == partition) {
+                let there = found.iter().find(|(at, _)| at == offset).map(|(_, value)| value);
+                assert_eq!(there, Some(value), "at {offset} of {partition:?}");
+            }
+        }
+    }
+
+    /// A lane that is led by another broker than this one, its leader, and the third broker.
+    fn lane_away_from(&self, broker: usize) -> (LaneId, usize, usize) {
+        let found = self.partitions.iter().find_map(|(_, lane)| {
+            let leader = self.leader(*lane).filter(|leader| *leader != broker)?;
+            let target = (0..3).find(|at| *at != leader && *at != broker)?;
+            Some((*lane, leader, target))
+        });
+        found.expect("each broker leads some")
+    }
+
+    /// From now on only this lane's partition is written and looked at.
+    fn only(&mut self, lane: LaneId) {
+        self.partitions.retain(|(_, other)| *other == lane);
+    }
+
+    fn begin_move(&mut self, lane: LaneId, target: usize) {
+        self.change(Change::LaneMove { lane, to: number(target) });
+    }
+}
+
+#[test]
+fn a_lane_is_moved_under_load_when_its_target_has_everything() {
+    let mut story = Story::new();
+    let keeper = story.keeper();
+    let (lane, leader, target) = story.lane_away_from(keeper);
+    let epoch = story.lane(lane).epoch;
+    story.go_on(10);
+    assert_eq!(story.refused, 0);
+    story.only(lane);
+    story.go_on(3);
+    // What the target receives, it cannot make durable.
+    story.cluster.world(target).is_disk_held = true;
+    story.go_on(1);
+    story.begin_move(lane, target);
+    story.go_on(4);
+    assert_eq!((story.leader(lane), story.lane(lane).epoch), (Some(leader), epoch));
+    assert_eq!(story.refused, 4, "batches of a lane that moves were taken");
+    story.cluster.world(target).release_disk();
+    story.cluster.run();
+    story.go_on(10);
+    assert_eq!((story.leader(lane), story.lane(lane).epoch), (Some(target), epoch.next()));
+    // Nobody needs the old leader any more.
+    story.cluster.kill(leader);
+    story.go_on(40);
+    story.check();
+}
+
+#[test]
+fn a_move_that_takes_too_long_is_taken_back() {
+    let mut story = Story::new();
+    let keeper = story.keeper();
+    let (lane, leader, target) = story.lane_away_from(keeper);
+    let epoch = story.lane(lane).epoch;
+    story.only(lane);
+    // It is there, but hears nothing of the leader.
+    story.cluster.cut(leader, target);
+    story.go_on(3);
+    story.begin_move(lane, target);
+    assert_eq!(story.lane(lane).moving.map(|moving| moving.to), Some(number(target)));
+    story.go_on(45);
+    let record = story.lane(lane);
+    assert_eq!((record.leader_id(), record.epoch), (Some(number(leader)), epoch));
+    assert_eq!(record.moving, None);
+    let refused = story.refused;
+    story.go_on(5);
+    assert!(refused >= 35);
+    assert_eq!(story.refused, refused, "it takes batches again");
+    story.cluster.mend(leader, target);
+    story.check();
+}
+
+#[test]
+fn a_target_that_dies_gets_nothing() {
+    let mut story = Story::new();
+    let keeper = story.keeper();
+    let (lane, leader, target) = story.lane_away_from(keeper);
+    let epoch = story.lane(lane).epoch;
+    story.only(lane);
+    story.cluster.world(target).is_disk_held = true;
+    story.go_on(3);
+    story.begin_move(lane, target);
+    story.cluster.kill(target);
+    story.go_on(30);
+    let record = story.lane(lane);
+    assert_eq!((record.leader_id(), record.epoch), (Some(number(leader)), epoch));
+    assert_eq!(record.moving, None);
+    story.check();
+}
+
+#[test]
+fn a_move_outlives_the_leader_of_the_metadata_or_is_taken_back() {
+    let mut story = Story::new();
+    let keeper = story.keeper();
+    let (lane, _, target) = story.lane_away_from(keeper);
+    story.only(lane);
+    story.cluster.world(target).is_disk_held = true;
+    story.go_on(3);
+    story.begin_move(lane, target);
+    story.cluster.kill(keeper);
+    story.go_on(5);
+    story.cluster.world(target).release_disk();
+    story.go_on(80);
+    assert_eq!(story.lane(lane).moving, None);
+    story.cluster.restart(keeper);
+    story.check();
+}
+
+#[test]
+fn a_broker_that_stops_hands_over_everything_first_and_gets_its_lanes_back() {
+    let mut story = Story::new();
+    let stops = story.keeper();
+    let before = story.leaders();
+    assert!(before.contains(&Some(stops)), "{before:?}");
+    story.go_on(10);
+    story.cluster.world(stops).tell(0, Event::Stop);
+    story.cluster.run();
+    for _ in 0..200 {
+        if story.cluster.brokers[stops].world.nodes[0].is_stopped {
+            break;
+        }
+        story.load();
+        story.cluster.pass(Nanos::from_millis(10));
+    }
+    assert!(story.cluster.brokers[stops].world.nodes[0].is_stopped);
+    assert!(story.keeper() != stops);
+    assert!(story.leaders().iter().all(|leader| leader.is_some_and(|leader| leader != stops)));
+    // It was not found to be gone: one epoch for each lane that it led.
+    let epochs: Vec<u64> =
+        story.partitions.iter().map(|(_, lane)| story.lane(*lane).epoch.0).collect();
+    assert!(epochs.iter().all(|epoch| *epoch <= 2), "{epochs:?}");
+    story.cluster.kill(stops);
+    story.go_on(20);
+    story.cluster.restart(stops);
+    story.go_on(160);
+    for (_, lane) in story.partitions.clone() {
+        let record = story.lane(lane);
+        assert_eq!(record.leader_id(), Some(record.preferred()));
+    }
+    story.check();
+}
+
+#[test]
+fn a_draining_broker_leads_nothing_until_it_need_not_drain() {
+    let mut story = Story::new();
+    let drained = story.leaders()[0].unwrap();
+    let id: BrokerId = number(drained);
+    let leads = |story: &Story| story.leaders().contains(&Some(drained));
+    assert!(leads(&story));
+    story.change(Change::BrokerDrain { id, is_draining: true });
+    story.go_on(20);
+    assert!(!leads(&story));
+    story.go_on(140);
+    assert!(!leads(&story), "it is preferred, but drains");
+    story.change(Change::BrokerDrain { id, is_draining: false });
+    story.go_on(160);
+    assert!(leads(&story));
+    story.check();
+}
