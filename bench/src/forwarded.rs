@@ -31,7 +31,7 @@ pub fn run(folder: Option<&Path>, seconds: f64) -> io::Result<bool> {
              requests_forwarded {}: {}",
             name(insist),
             verdict.sent,
-            verdict.acknowledged_durable + verdict.acknowledged_memory,
+            verdict.acknowledged_durable + verdict.acknowledged_weakly,
             verdict.seen,
             verdict.anomalies_found,
             forwarded,
@@ -57,10 +57,10 @@ struct Measured {
 impl Measured {
     /// All that was sent was acknowledged and came back, and was forwarded only if it had to be.
     fn is_as_expected(&self, insist: Option<u16>) -> bool {
-        let Verdict { sent, acknowledged_durable, acknowledged_memory, seen, .. } = self.verdict;
+        let Verdict { sent, acknowledged_durable, acknowledged_weakly, seen, .. } = self.verdict;
         self.verdict.is_clean()
             && acknowledged_durable > 0
-            && acknowledged_durable + acknowledged_memory == sent
+            && acknowledged_durable + acknowledged_weakly == sent
             && seen == sent
             && (self.forwarded == 0) == insist.is_none()
     }
@@ -82,7 +82,7 @@ fn measure(folder: &Path, insist: Option<u16>, seconds: f64) -> io::Result<Measu
     let levels = [Durability::QuorumDurable, Durability::LeaderDurable, Durability::LeaderMemory];
     let plan: Vec<_> = levels.iter().flat_map(|&l| [(0, Some(100), l), (0, None, l)]).collect();
     let traffic = Arc::new(Traffic::new(7, topics, &plan, 100));
-    let link = Link::connect(broker.address(), insist, &traffic)?;
+    let link = Link::connect(&[broker.address()], insist, &traffic)?;
     link.create_topic("wanderers", PARTITIONS)?;
     let mut reader = link.reader(&traffic.topics, |_, _| 0)?;
     std::thread::scope(|scope| {

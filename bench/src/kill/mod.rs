@@ -67,7 +67,7 @@ pub fn run(settings: &Settings) -> io::Result<bool> {
     for cycle in 0..settings.cycles {
         let shards = 1 + cycle as usize % 2;
         starts.push(process.start(shards)?);
-        let link = Link::connect(process.address(), None, &traffic)?;
+        let link = Link::connect(&[process.address()], None, &traffic)?;
         if cycle == 0 {
             for topic in &traffic.topics {
                 link.create_topic(topic.name, topic.partitions)?;
@@ -137,7 +137,7 @@ fn reader_where_it_stood(traffic: &Traffic, link: &Link) -> io::Result<Reader> {
 /// One more start; reads on to the end, then everything again from the beginning.
 fn last_reading(traffic: Arc<Traffic>, process: &mut Process) -> io::Result<Verdict> {
     process.start(2)?;
-    let link = Link::connect(process.address(), None, &traffic)?;
+    let link = Link::connect(&[process.address()], None, &traffic)?;
     let mut reader = reader_where_it_stood(&traffic, &link)?;
     traffic::read_to_end(&traffic, &link, &mut reader, PATIENCE)?;
     drop(reader);

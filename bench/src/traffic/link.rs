@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corelog::{
-    CallbackProducer, Client, Consumer, Error, FetchedBatch, Offset, Position, Record, Report,
+    CallbackProducer, Client, Consumer, Error, FetchedBatch, Offset, PartitionPlace, Position,
+    Record, Report,
 };
 use corelog_protocol::Durability;
 
@@ -34,11 +35,14 @@ const NUMBER_BITS: u32 = 48;
 impl Link {
     /// `insist`: send everything through this shard, whoever owns the partition.
     pub fn connect(
-        address: SocketAddr,
+        addresses: &[SocketAddr],
         insist: Option<u16>,
         traffic: &Arc<Traffic>,
     ) -> io::Result<Self> {
-        let mut builder = Client::builder().address(address).name("corelog-bench");
+        let mut builder = Client::builder().name("corelog-bench");
+        for address in addresses {
+            builder = builder.address(address);
+        }
         if let Some(shard) = insist {
             builder = builder.insist_on_shard(shard);
         }
@@ -83,6 +87,12 @@ impl Link {
         }
         let topics = (0..).zip(topics).map(|(index, topic)| (topic.name.to_owned(), index));
         Ok(Reader { consumer, topics: topics.collect() })
+    }
+
+    /// Where the topic's partitions live now, in the order of their numbers.
+    pub fn places(&self, topic: &str) -> io::Result<Vec<PartitionPlace>> {
+        let topic = self.client.admin().describe_topic(topic).map_err(io::Error::other)?;
+        Ok(topic.places)
     }
 
     /// How far consumers of the partition may read.

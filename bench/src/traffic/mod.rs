@@ -4,19 +4,21 @@
 //! [`Traffic`] is what the threads share. [`link`] is the only file that names the client crate.
 
 pub mod link;
+mod pauses;
 mod produce;
 mod read;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use corelog_protocol::Durability;
 
 use crate::latency::Latencies;
 use crate::verify::content::Identity;
-use crate::verify::{Ledger, Level};
+use crate::verify::{Ledger, Level, Partition};
+use pauses::Pauses;
 pub use produce::produce;
 pub use read::{read_along, read_to_end};
 
@@ -41,7 +43,7 @@ pub struct Producer {
 /// the consumer would put its waiting time into the latencies.
 enum Note {
     Sent { producer: u32, due: Instant },
-    Settled { identity: Identity, at: Instant, is_outage: bool, result: Result<Placed, Failure> },
+    Settled { identity: Identity, at: Instant, result: Result<Placed, Failure> },
 }
 
 /// What became of the records of one producer.
@@ -51,7 +53,7 @@ pub struct Tally {
     due: Vec<Instant>,
     pub acknowledged: u64,
     pub value_bytes: u64,
-    /// From the intended send time, of records due while a broker ran.
+    /// From the intended send time, of records that no outage touched.
     pub latencies: Latencies,
 }
 
@@ -82,16 +84,22 @@ pub struct Traffic {
     /// No broker runs: producers wait.
     paused: AtomicBool,
     stopped: AtomicBool,
-    /// The broker was stopped: what is acknowledged now waited for its restart, which is told apart.
-    outage: AtomicBool,
 }
 
 /// The ledger and the tallies, up to date as far as the post has been read.
 struct Books {
     ledger: Ledger,
+    /// Of each producer.
+    topics: Vec<u32>,
     tallies: Vec<Tally>,
     post: Receiver<Note>,
     first_failure: Option<String>,
+    /// Whether a hard stop of one broker may not take what was acknowledged at this level.
+    is_kept: fn(Durability) -> bool,
+    pauses: Pauses,
+    /// A broker was stopped, and its partitions were served again: what was under way then waited for that, which is
+    /// told apart.
+    outages: Vec<(Instant, Option<Instant>)>,
 }
 
 /// Where an acknowledged record lies.
@@ -128,7 +136,16 @@ impl Traffic {
             .collect();
         let (sender, receiver) = channel();
         let tallies = producers.iter().map(|_| Tally::default()).collect();
-        let books = Books { ledger, tallies, post: receiver, first_failure: None };
+        let books = Books {
+            ledger,
+            topics: producers.iter().map(|producer| producer.topic).collect(),
+            tallies,
+            post: receiver,
+            first_failure: None,
+            is_kept: Durability::is_durable,
+            pauses: Pauses::default(),
+            outages: Vec::new(),
+        };
         Self {
             topics,
             sent: producers.iter().map(|_| AtomicU64::new(0)).collect(),
@@ -139,8 +156,15 @@ impl Traffic {
             unsettled: AtomicU64::new(0),
             paused: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
-            outage: AtomicBool::new(false),
         }
+    }
+
+    /// Which levels outlive a hard stop of one broker. Unless told otherwise, the durable ones: all are, of a broker
+    /// that is alone.
+    #[must_use]
+    pub fn keeping(self, is_kept: fn(Durability) -> bool) -> Self {
+        self.books().is_kept = is_kept;
+        self
     }
 
     /// The ledger, up to date with what was posted so far.
@@ -191,9 +215,33 @@ impl Traffic {
         self.stopped.load(Ordering::SeqCst)
     }
 
-    /// Whether latencies are those of an outage from now on, and not recorded.
-    pub fn set_outage(&self, outage: bool) {
-        self.outage.store(outage, Ordering::SeqCst);
+    /// Latencies of what is under way from now until [`end_outage`](Self::end_outage) are not recorded, and the longest
+    /// pauses are measured anew.
+    pub fn begin_outage(&self) {
+        let mut books = self.books();
+        books.outages.push((Instant::now(), None));
+        books.pauses.measure_anew();
+    }
+
+    pub fn end_outage(&self) {
+        if let Some((_, end)) = self.books().outages.last_mut() {
+            end.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// The longest time between two acks of one of these partitions since the last outage began.
+    pub fn longest_pause(&self, partitions: &[Partition]) -> Duration {
+        self.books().pauses.longest(partitions)
+    }
+
+    /// Of these partitions, the first that has not been acknowledged anything since `since`.
+    pub fn silent_since(&self, since: Instant, partitions: &[Partition]) -> Option<Partition> {
+        self.books().pauses.silent_since(since, partitions)
+    }
+
+    /// Acks of a partition so far.
+    pub fn acks_of(&self, partition: Partition) -> u64 {
+        self.books().pauses.acks_of(partition)
     }
 
     pub fn unsettled(&self) -> u64 {
@@ -210,8 +258,7 @@ impl Traffic {
 
     /// The client's last word on a record.
     pub fn on_settled(&self, identity: Identity, result: Result<Placed, Failure>) {
-        let is_outage = self.outage.load(Ordering::SeqCst);
-        let note = Note::Settled { identity, at: Instant::now(), is_outage, result };
+        let note = Note::Settled { identity, at: Instant::now(), result };
         let _ = self.post.send(note);
         self.unsettled.fetch_sub(1, Ordering::SeqCst);
     }
@@ -228,17 +275,22 @@ impl Books {
                 self.ledger.on_failure(identity, failure.definite);
                 self.first_failure.get_or_insert(failure.text);
             }
-            Note::Settled { identity, at, is_outage, result: Ok(placed) } => {
+            Note::Settled { identity, at, result: Ok(placed) } => {
                 if let Some(offset) = placed.offset {
-                    let is_durable = placed.level.is_durable();
-                    let level = if is_durable { Level::Durable } else { Level::Memory };
+                    let is_kept = (self.is_kept)(placed.level);
+                    let level = if is_kept { Level::Durable } else { Level::Weak };
                     self.ledger.on_ack(identity, level, placed.partition, offset);
+                    let topic = self.topics[identity.producer as usize];
+                    self.pauses.on_ack((topic, placed.partition), at);
                 }
                 let tally = &mut self.tallies[identity.producer as usize];
                 tally.acknowledged += 1;
                 tally.value_bytes += value_bytes;
-                if !is_outage {
-                    let due = tally.due[identity.number as usize];
+                let due = tally.due[identity.number as usize];
+                let touches = |&(begin, end): &(Instant, Option<Instant>)| {
+                    at >= begin && end.is_none_or(|end| due <= end)
+                };
+                if !self.outages.iter().any(touches) {
                     tally.latencies.record(at.saturating_duration_since(due));
                 }
             }

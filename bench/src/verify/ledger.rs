@@ -8,8 +8,8 @@ use super::content::{self, Identity};
 /// What an acknowledgment promised.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Level {
-    /// May be lost with the process.
-    Memory,
+    /// May be lost with a broker.
+    Weak,
     /// May not be lost.
     Durable,
 }
@@ -39,7 +39,7 @@ pub enum Anomaly {
     WrongKey { identity: Identity, spot: Spot },
     /// Elsewhere than its acknowledgment said.
     Misplaced { identity: Identity, told: Spot, found: Spot },
-    /// Two acknowledgments name the same place, and neither was lost with a memory.
+    /// Two acknowledgments name the same place, and neither may be lost.
     SharedSpot { identity: Identity, other: Identity, spot: Spot },
     /// The same key in two partitions of a topic.
     KeySplit { identity: Identity, spot: Spot, other: u32 },
@@ -88,15 +88,17 @@ struct Reader {
 pub struct Verdict {
     pub sent: u64,
     pub acknowledged_durable: u64,
-    pub acknowledged_memory: u64,
+    pub acknowledged_weakly: u64,
     pub refused: u64,
     /// Neither acknowledged nor refused.
     pub open: u64,
     /// Of the open ones, those that came back.
     pub open_seen: u64,
     pub seen: u64,
-    /// Acknowledged at a memory level and gone: allowed when the process was stopped hard.
-    pub memory_lost: u64,
+    /// Acknowledged at a level that a hard stop of a broker may lose, and gone.
+    pub weak_lost: u64,
+    /// The same, by producer.
+    pub weak_lost_of: Vec<u64>,
     pub anomalies_found: u64,
     /// The first of them.
     pub anomalies: Vec<Anomaly>,
@@ -246,6 +248,7 @@ impl Ledger {
     pub fn finish(mut self) -> Verdict {
         let mut verdict = Verdict { seen: self.seen, ..Verdict::default() };
         let producers = std::mem::take(&mut self.producers);
+        verdict.weak_lost_of = vec![0; producers.len()];
         let mut durable_spots: BTreeMap<(Partition, u64), Identity> = BTreeMap::new();
         for (index, producer) in producers.iter().enumerate() {
             for (number, sent) in producer.records.iter().enumerate() {
@@ -282,7 +285,7 @@ impl Ledger {
             }
             (Fate::Acknowledged(level, told), seen) => {
                 match level {
-                    Level::Memory => verdict.acknowledged_memory += 1,
+                    Level::Weak => verdict.acknowledged_weakly += 1,
                     Level::Durable => verdict.acknowledged_durable += 1,
                 }
                 match (level, seen) {
@@ -290,7 +293,10 @@ impl Ledger {
                         self.note(Anomaly::Misplaced { identity, told, found });
                     }
                     (_, Some(_)) => {}
-                    (Level::Memory, None) => verdict.memory_lost += 1,
+                    (Level::Weak, None) => {
+                        verdict.weak_lost += 1;
+                        verdict.weak_lost_of[identity.producer as usize] += 1;
+                    }
                     (Level::Durable, None) => self.note(Anomaly::Lost { identity, spot: told }),
                 }
             }

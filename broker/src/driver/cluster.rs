@@ -79,6 +79,16 @@ impl LocalCluster {
         }
     }
 
+    /// Stops all that run at the same moment, as a power cut would.
+    pub fn kill_all(&mut self) {
+        let running: Vec<Broker> = self.brokers.iter_mut().filter_map(Option::take).collect();
+        std::thread::scope(|scope| {
+            for broker in running {
+                scope.spawn(move || broker.abort());
+            }
+        });
+    }
+
     /// Stops one in good order.
     pub fn stop_one(&mut self, at: usize) {
         if let Some(broker) = self.brokers[at].take() {

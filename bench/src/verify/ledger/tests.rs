@@ -149,10 +149,10 @@ fn two_durable_acks_of_one_offset_are_flagged() {
 fn what_was_acknowledged_in_memory_may_be_lost_and_is_counted() {
     let (mut ledger, stored) = clean_run();
     let identity = ledger.send(0);
-    ledger.on_ack(identity, Level::Memory, 0, 10);
+    ledger.on_ack(identity, Level::Weak, 0, 10);
     let verdict = read(ledger, &stored);
     assert!(verdict.is_clean(), "{verdict:?}");
-    assert_eq!((verdict.acknowledged_memory, verdict.memory_lost), (1, 1));
+    assert_eq!((verdict.acknowledged_weakly, verdict.weak_lost), (1, 1));
 }
 
 #[test]
