@@ -17,6 +17,10 @@ use crate::traffic::link::Link;
 use crate::traffic::{self, Traffic};
 use crate::verify::Partition;
 
+/// How near is caught up: some 50 ms of the load. Counters of several brokers are not of the same moment, and that nothing is
+/// missing shows when another broker is killed.
+const NEARLY_BYTES: u64 = 128 << 10;
+
 pub struct Act<'a> {
     pub traffic: &'a Arc<Traffic>,
     pub link: &'a Link,
@@ -101,8 +105,9 @@ impl Act<'_> {
         times.killed = victim;
         times.led = led.len();
         self.bar.set_message(format!("broker {victim} killed"));
-        let before = taken_by_others(cluster, victim);
         times.pause = self.kill(cluster, victim, &led, &mut times.forwarded)?;
+        // What came of the old leader's entries is in here, and is nothing that it missed.
+        let before = taken_by_others(cluster, victim);
         self.watch("two of three brokers", load / 2);
 
         self.bar.set_message(format!("broker {victim} comes back"));
@@ -186,7 +191,7 @@ impl Act<'_> {
         loop {
             let own = copied(cluster, place(victim));
             let missed = taken_by_others(cluster, victim).saturating_sub(before);
-            if own > 0 && own >= missed {
+            if own > 0 && own + NEARLY_BYTES >= missed {
                 return Ok(());
             }
             if Instant::now() > limit {
