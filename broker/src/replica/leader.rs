@@ -26,6 +26,8 @@ pub struct Leader {
     /// Somebody waits until everything below is in the memory of a quorum.
     pub memory_wanted: Lsn,
     pub is_serving: bool,
+    /// It cannot read all that it has: it serves no more in this epoch.
+    pub is_resigning: bool,
     /// The end of the log at the last tick.
     end_at_tick: Lsn,
     now: Monotonic,
@@ -108,7 +110,8 @@ impl Progress {
     }
 
     /// What was under way is lost, or was not taken: it goes on from here.
-    pub fn restart_at(&mut self, next: Lsn) {
+    pub fn restart_at(&mut self, next: Lsn, now: Monotonic) {
+        self.heard_at = now;
         self.is_matched = true;
         self.is_stranded = false;
         self.sent = next;
@@ -144,6 +147,7 @@ impl Leader {
             received: Lsn(0),
             memory_wanted: Lsn(0),
             is_serving: false,
+            is_resigning: false,
             end_at_tick: Lsn(0),
             now,
         }

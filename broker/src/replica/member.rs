@@ -249,10 +249,12 @@ impl Replica {
         }
     }
 
-    /// Something came from this broker's shard that has the lane.
+    /// Something came from this broker's shard that has the lane. Counts of one that follows: another may have promised a
+    /// later epoch.
     pub fn on_heard(&mut self, peer: BrokerId, now: Monotonic) {
         if let Phase::Leading(leader) = &mut self.phase
             && let Some(follower) = leader.follower(peer)
+            && follower.is_matched
         {
             follower.heard_at = now;
         }
@@ -291,7 +293,7 @@ impl Replica {
                 {
                     leader.on_ack(from, (durable, durable), end, now);
                     if let Some(follower) = leader.follower(from) {
-                        follower.restart_at(next);
+                        follower.restart_at(next, now);
                     }
                     self.count(log);
                 }
@@ -429,7 +431,7 @@ impl Replica {
         match &mut self.phase {
             Phase::Leading(leader) => {
                 let since = Monotonic(now.0.saturating_sub(QUORUM_SILENCE_NS));
-                let has_quorum = leader.has_quorum_since(since);
+                let has_quorum = leader.has_quorum_since(since) && !leader.is_resigning;
                 let epoch = leader.epoch;
                 if !has_quorum {
                     if std::mem::take(&mut leader.is_serving) {
@@ -465,6 +467,7 @@ impl Replica {
     pub fn resign(&mut self) {
         if let Phase::Leading(leader) = &mut self.phase {
             let epoch = leader.epoch;
+            leader.is_resigning = true;
             if std::mem::take(&mut leader.is_serving) {
                 self.orders.push_back(Order::Yield);
             }

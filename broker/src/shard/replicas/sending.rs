@@ -12,6 +12,15 @@ use crate::replica::{LaneMessage, Progress};
 use crate::shard::{Cx, Shard};
 
 impl Shard {
+    /// This follower is sent nothing more before it follows anew.
+    fn strand(&mut self, lane: usize, follower: BrokerId) {
+        let seat = self.lanes[lane].seat.as_mut();
+        let leader = seat.and_then(|seat| seat.replica.as_mut()).and_then(|it| it.leading_mut());
+        if let Some(follower) = leader.and_then(|leader| leader.follower(follower)) {
+            follower.is_stranded = true;
+        }
+    }
+
     /// At the end of a step: what was written in it leaves for the followers at the same time as for the disk.
     pub(in crate::shard) fn feed_lanes<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
         for lane in 0..self.lanes.len() {
@@ -135,7 +144,9 @@ impl Shard {
                 for piece in pieces {
                     cx.memory.release(piece.slot);
                 }
-                if let (Some(_), Copies::Unreadable { .. }) = (wanted, answer) {
+                if let (Some((to, ..)), Copies::Unreadable { .. }) = (wanted, answer) {
+                    // Said once: what is ordered feeds again.
+                    self.strand(lane, to);
                     self.with_replica(cx, lane, |replica, _, _| replica.resign());
                 }
             }

@@ -46,17 +46,26 @@ fn leader(cluster: &mut Cluster, partition: PartitionId) -> usize {
     alive.into_iter().find(|&at| leads(cluster, at, partition)).expect("somebody leads")
 }
 
-/// Values of about 20 kB, each acknowledged by a quorum.
+/// Values of about 20 kB, each acknowledged by a quorum. The lead may be handed over meanwhile.
 fn fill(cluster: &mut Cluster, partition: PartitionId, values: std::ops::Range<u64>) {
-    let at = leader(cluster, partition);
-    let client = cluster.world(at).client(0);
+    let mut at = leader(cluster, partition);
+    let mut client = cluster.world(at).client(0);
     for value in values {
-        let batch = batch(&text(value), 1);
-        let frame = produce(partition, Durability::QuorumDurable, value, &batch);
-        cluster.world(at).send(client, &frame);
-        cluster.pass(Nanos::from_millis(50));
-        let ack = cluster.world(at).take_one(client).ack();
-        assert_eq!(ack.base_offset.0, value);
+        loop {
+            let frame =
+                produce(partition, Durability::QuorumDurable, value, &batch(&text(value), 1));
+            cluster.world(at).send(client, &frame);
+            cluster.pass(Nanos::from_millis(50));
+            let answer = cluster.world(at).take_one(client);
+            if answer.kind != FrameKind::Error {
+                assert_eq!(answer.ack().base_offset.0, value);
+                break;
+            }
+            assert_eq!(answer.error().code, ErrorCode::NotLeader);
+            cluster.pass(Nanos::from_secs(1));
+            at = leader(cluster, partition);
+            client = cluster.world(at).client(0);
+        }
     }
 }
 

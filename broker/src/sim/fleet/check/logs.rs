@@ -28,25 +28,32 @@ fn read(image: &Image) -> BTreeMap<(u32, u64), BTreeSet<Id>> {
     found
 }
 
-/// Compares the images of all brokers with what is committed: each entry is on `replicas` of them. Returns how many
-/// entries were compared.
+/// Compares the images of all brokers with what is committed: each entry is on `replicas` of them, or, if it was committed
+/// while the brokers stopped (from `settled` of its lane on), on a quorum. Returns how many entries were compared.
 ///
 /// # Errors
 /// The first entry that too few hold.
-pub fn compare(images: &[Image], commits: &Commits, replicas: usize) -> Result<u64, Violation> {
+pub fn compare(
+    images: &[Image],
+    commits: &Commits,
+    settled: &BTreeMap<u32, usize>,
+    replicas: usize,
+) -> Result<u64, Violation> {
     let found: Vec<_> = images.iter().map(read).collect();
     let mut compared = 0;
     for (lane, log) in commits.lanes() {
+        let settled = settled.get(&lane).copied().unwrap_or(0);
         for (lsn, id) in log.enumerate() {
+            let wanted = if lsn < settled { replicas } else { replicas / 2 + 1 };
             let key = (lane, lsn as u64);
             let holds = |found: &&BTreeMap<_, BTreeSet<Id>>| {
                 found.get(&key).is_some_and(|ids| ids.contains(&id))
             };
             let holders = found.iter().filter(holds).count();
             compared += holders as u64;
-            if holders < replicas {
+            if holders < wanted {
                 let text = format!(
-                    "lane {lane} LSN {lsn}: {id:?} is committed, and {holders} of {replicas} disks hold it"
+                    "lane {lane} LSN {lsn}: {id:?} is committed, and {holders} of {wanted} disks hold it"
                 );
                 return Err(Violation::new("I1", text));
             }
