@@ -8,7 +8,7 @@
 //! ```
 //! Everything happens in `World::happen`, one action at a time, in the order of the queue. A run has faults first; then
 //! they stop, a majority is there, and progress is demanded; then all are there, and all is read back and compared:
-//! [`ending`]. A checker believes no broker: it listens to the wire and looks at the disks.
+//! `ending`. A checker believes no broker: it listens to the wire and looks at the disks.
 
 mod answers;
 pub mod check;
