@@ -208,7 +208,7 @@ fn directories_in_use_foreign_newer_or_damaged_are_refused_and_a_signal_stops_we
     assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGTERM) }, 0);
     assert!(child.wait().expect("it ends").success());
 
-    let other = "cluster = \"0123456789abcdef0123456789abcdef\"";
+    let other = "[cluster]\nid = \"0123456789abcdef0123456789abcdef\"";
     let foreign = write_config(directory.path(), other);
     let output = corelogd(&foreign).output().expect("it runs");
     let sentence = refusal(&output, FatalReason::ForeignDirectory);

@@ -19,6 +19,9 @@ use socket2::SockRef;
 use crate::driver::core::{Core, Life, keep_waker};
 use crate::shard::event::{DialId, Event};
 
+/// What was sent to another broker and not acknowledged by its kernel for so long ends the connection.
+const UNACKNOWLEDGED_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// How long the other side may take to accept.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(1);
 
@@ -77,7 +80,10 @@ async fn connect(dial: Dial) -> io::Result<TcpStream> {
     let descriptor = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // The first bytes of a connection: the smallest send buffer takes them.
-    match SockRef::from(&descriptor).send_with_flags(&preamble, flags)? {
+    let socket = SockRef::from(&descriptor);
+    // A way that was cut and is mended: the kernel tries again ever more slowly, a new connection at once.
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_TIME_MAX))?;
+    match socket.send_with_flags(&preamble, flags)? {
         PREAMBLE_BYTES => Ok(stream),
         _ => Err(io::Error::other("the preamble does not fit into the socket")),
     }
