@@ -5,6 +5,8 @@
 //!
 //! Invariant: from the moment of deciding to promise an epoch, nothing of a lower one leaves.
 
+mod moving;
+
 use std::collections::VecDeque;
 
 use corelog_protocol::ids::{BrokerId, Epoch, LaneId, Lsn};
@@ -118,16 +120,6 @@ impl Replica {
         self.leading().filter(|leader| leader.is_serving).map(|leader| leader.epoch)
     }
 
-    /// Whether it takes batches: it serves, and hands over to nobody.
-    pub fn takes_batches(&self) -> bool {
-        self.serves().is_some_and(|epoch| self.moving_in(epoch).is_none())
-    }
-
-    /// The move that the leader of this epoch has to carry out.
-    fn moving_in(&self, epoch: Epoch) -> Option<(BrokerId, u64)> {
-        self.view.moving.filter(|_| self.view.epoch == epoch)
-    }
-
     pub fn leading(&self) -> Option<&Leader> {
         match &self.phase {
             Phase::Leading(leader) => Some(leader),
@@ -175,15 +167,6 @@ impl Replica {
         self.view = view;
         self.advance(log, now);
         self.hand_over(log);
-    }
-
-    /// Whether its broker wants to lead no more. What it leads is offered to the others as long as that is so.
-    pub fn set_leaving(&mut self, is_leaving: bool) {
-        let is_news = is_leaving && !self.is_leaving;
-        self.is_leaving = is_leaving;
-        if is_news {
-            self.offer();
-        }
     }
 
     /// The order to store is carried out.
@@ -434,10 +417,7 @@ impl Replica {
                 let has_quorum = leader.has_quorum_since(since) && !leader.is_resigning;
                 let epoch = leader.epoch;
                 if !has_quorum {
-                    if std::mem::take(&mut leader.is_serving) {
-                        self.orders.push_back(Order::Yield);
-                    }
-                    self.orders.push_back(Order::Resign(epoch));
+                    stop_serving(leader, &mut self.orders);
                 } else if !leader.is_serving && leader.committed > Lsn(0) {
                     leader.is_serving = true;
                     self.orders.push_back(Order::Serve(epoch));
@@ -466,12 +446,8 @@ impl Replica {
     /// It cannot tell all that it has: somebody else must lead.
     pub fn resign(&mut self) {
         if let Phase::Leading(leader) = &mut self.phase {
-            let epoch = leader.epoch;
             leader.is_resigning = true;
-            if std::mem::take(&mut leader.is_serving) {
-                self.orders.push_back(Order::Yield);
-            }
-            self.orders.push_back(Order::Resign(epoch));
+            stop_serving(leader, &mut self.orders);
         }
     }
 
@@ -663,46 +639,6 @@ impl Replica {
         self.hand_over(log);
     }
 
-    /// Says so when there is nothing left that the target of a move lacks, or whose fate is open.
-    fn hand_over(&mut self, log: &impl LaneLog) {
-        let Phase::Leading(leader) = &self.phase else { return };
-        let Some((to, number)) = self.moving_in(leader.epoch) else { return };
-        let end = log.next_lsn();
-        let has_all = leader.followers.iter().any(|it| it.broker == to && it.durable == end);
-        let is_news = self.handed_over != Some(number);
-        if is_news && has_all && leader.committed == end && log.has().end == end {
-            self.handed_over = Some(number);
-            self.orders.push_back(Order::HandedOver { epoch: leader.epoch, number });
-        }
-    }
-
-    /// Names those who are caught up, if this one had better not lead.
-    fn offer(&mut self) {
-        let Phase::Leading(leader) = &self.phase else { return };
-        if !leader.is_serving || self.moving_in(leader.epoch).is_some() {
-            return;
-        }
-        let (epoch, is_leaving) = (leader.epoch, self.is_leaving);
-        let caught_up = |id: &&BrokerId| {
-            let follower = leader.followers.iter().find(|it| it.broker == **id);
-            follower.is_some_and(|it| it.caught_up_since.is_some())
-        };
-        let to: Vec<BrokerId> = match is_leaving {
-            true => self.view.members.iter().filter(caught_up).copied().collect(),
-            false => self
-                .view
-                .members
-                .first()
-                .filter(|id| leader.is_ready(**id))
-                .copied()
-                .into_iter()
-                .collect(),
-        };
-        if !to.is_empty() {
-            self.orders.push_back(Order::Offer { epoch, to, is_leaving });
-        }
-    }
-
     fn settle(&mut self) {
         if let Phase::Leading(leader) = &self.phase
             && leader.committed > Lsn(0)
@@ -710,4 +646,12 @@ impl Replica {
             self.orders.push_back(Order::Settled(leader.epoch));
         }
     }
+}
+
+/// Another epoch is needed, and this one serves no more.
+fn stop_serving(leader: &mut Leader, orders: &mut VecDeque<Order>) {
+    if std::mem::take(&mut leader.is_serving) {
+        orders.push_back(Order::Yield);
+    }
+    orders.push_back(Order::Resign(leader.epoch));
 }

@@ -7,6 +7,7 @@ use corelog_protocol::ids::{Epoch, LaneId, Lsn, Offset, PartitionId, ShardId};
 use corelog_protocol::{Durability, ErrorCode};
 
 use crate::log::{Log, ReadId};
+use crate::replica::Leader;
 use crate::shard::batch::NewBatch;
 use crate::shard::event::Conn;
 use crate::shard::jobs::JobId;
@@ -127,6 +128,15 @@ impl Lane {
             LaneState::Recovering => Some(ErrorCode::Recovering),
             _ => Some(ErrorCode::StorageUnavailable),
         }
+    }
+
+    /// As the leader of its epoch, if this replica leads.
+    pub fn leading(&self) -> Option<&Leader> {
+        self.seat.as_ref()?.replica.as_ref()?.leading()
+    }
+
+    pub fn leading_mut(&mut self) -> Option<&mut Leader> {
+        self.seat.as_mut()?.replica.as_mut()?.leading_mut()
     }
 
     /// One of several replicas, and not the one that serves.

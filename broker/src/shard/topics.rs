@@ -299,10 +299,7 @@ impl Shard {
 
     /// Serves the partitions that are new here, and tells the lanes the settings of all.
     fn open_partitions(&mut self, topic: &Topic) {
-        let retention = Retention {
-            age_ms: topic.settings.retention_ms,
-            bytes: topic.settings.retention_bytes,
-        };
+        let retention = retention_of(topic);
         for (partition, link) in topic.partitions() {
             if let Some(lane) = self.lane_index(link.lane) {
                 if self.partitions.get(partition).is_none() {
@@ -321,4 +318,9 @@ impl Shard {
             self.hurry_waiters(closed.waiters);
         }
     }
+}
+
+/// What a lane's log has to know of a topic's settings.
+pub(super) fn retention_of(topic: &Topic) -> Retention {
+    Retention { age_ms: topic.settings.retention_ms, bytes: topic.settings.retention_bytes }
 }

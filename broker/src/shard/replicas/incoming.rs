@@ -10,6 +10,16 @@ use crate::replica::LaneMessage;
 use crate::shard::receive::Flow;
 use crate::shard::{Cx, Shard};
 
+impl Copied {
+    /// What is left when so many bytes were taken, of a log whose next entry is `next` now.
+    fn after(self, used: u32, next: Lsn) -> Self {
+        let Piece { start, len, slot } = self.piece;
+        let piece = Piece { start: start + used, len: len - used, slot };
+        let first = if used == 0 { self.first } else { next };
+        Self { first, piece, ..self }
+    }
+}
+
 /// What became of entries.
 enum Taken {
     All,
@@ -158,16 +168,17 @@ impl Shard {
         copied: Copied,
         used: u32,
     ) {
-        let rest = &cx.memory.piece(copied.piece)[used as usize..].to_vec();
-        if rest.is_empty() {
+        let rest = copied.after(used, self.lanes[lane].log.next_lsn());
+        let len = rest.piece.len as usize;
+        if len == 0 {
             return;
         }
-        let slot = cx.memory.allocate(rest.len());
-        cx.memory.bytes_mut(slot)[..rest.len()].copy_from_slice(rest);
-        let piece = Piece::new(slot, 0, rest.len());
-        let first = if used == 0 { copied.first } else { self.lanes[lane].log.next_lsn() };
+        let slot = cx.memory.allocate(len);
+        let (source, target) = cx.memory.pair(rest.piece.slot, slot);
+        target[..len].copy_from_slice(&source[rest.piece.range()]);
+        let piece = Piece::new(slot, 0, len);
         if let Some(seat) = &mut self.lanes[lane].seat {
-            seat.inbox.push_back(Copied { first, piece, ..copied });
+            seat.inbox.push_back(Copied { piece, ..rest });
         }
     }
 
@@ -179,12 +190,9 @@ impl Shard {
             match self.take_copies(cx, lane, &copied) {
                 Taken::All | Taken::No => cx.memory.release(copied.piece.slot),
                 Taken::Part(used) => {
-                    let Piece { start, len, slot } = copied.piece;
-                    let piece = Piece { start: start + used, len: len - used, slot };
-                    let first =
-                        if used == 0 { copied.first } else { self.lanes[lane].log.next_lsn() };
+                    let rest = copied.after(used, self.lanes[lane].log.next_lsn());
                     if let Some(seat) = &mut self.lanes[lane].seat {
-                        seat.inbox.push_front(Copied { first, piece, ..copied });
+                        seat.inbox.push_front(rest);
                     }
                     break;
                 }

@@ -32,7 +32,7 @@ const VOTE_OWNER: u16 = 0x8000;
 /// A lane's place among its replicas.
 pub(super) struct Seat {
     /// From the moment that its vote is known.
-    replica: Option<Replica>,
+    pub(super) replica: Option<Replica>,
     vote: VoteFile,
     /// The vote's file was made in this life.
     is_vote_fresh: bool,
@@ -320,17 +320,14 @@ impl Shard {
 
     /// Somebody waits until this entry is in the memory of a quorum.
     pub(super) fn want_received(&mut self, lane: usize, lsn: Lsn) {
-        let seat = self.lanes[lane].seat.as_mut();
-        let replica = seat.and_then(|seat| seat.replica.as_mut());
-        if let Some(leader) = replica.and_then(Replica::leading_mut) {
+        if let Some(leader) = self.lanes[lane].leading_mut() {
             leader.memory_wanted = leader.memory_wanted.max(lsn.next());
         }
     }
 
     /// Every entry below is in the memory of a quorum.
     pub(super) fn received_end(&self, lane: usize) -> Lsn {
-        let replica = self.lanes[lane].seat.as_ref().and_then(|seat| seat.replica.as_ref());
-        replica.and_then(Replica::leading).map_or(Lsn(0), |leader| leader.received)
+        self.lanes[lane].leading().map_or(Lsn(0), |leader| leader.received)
     }
 
     /// Closes the votes' files. True when none is open.

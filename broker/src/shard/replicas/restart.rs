@@ -1,11 +1,12 @@
 //! A truncation at run time: the log is stopped and opened anew without what is void. Rare: only a replica that took
 //! entries which no quorum had needs it.
 
-use crate::log::{Log, Read, Retention};
+use crate::log::{Log, Read};
 use crate::memory::Memory;
 use crate::random::Random;
 use crate::replica::{Position, Resume};
 use crate::shard::lane::{LaneState, Reader};
+use crate::shard::topics::retention_of;
 use crate::shard::{Cx, Shard};
 
 /// In the words of the log.
@@ -50,8 +51,7 @@ impl Shard {
             return false;
         }
         seat.reading.clear();
-        let mut config = target.log.config().clone();
-        config.replicated = true;
+        let config = target.log.config().clone();
         let random = Random::new(self.random.next_u64());
         target.log = Log::new(config, random);
         target.state = LaneState::Recovering;
@@ -77,10 +77,7 @@ impl Shard {
         let view = std::sync::Arc::clone(&self.view);
         let target = &mut self.lanes[lane];
         for topic in view.state().topics().values() {
-            let retention = Retention {
-                age_ms: topic.settings.retention_ms,
-                bytes: topic.settings.retention_bytes,
-            };
+            let retention = retention_of(topic);
             for (partition, link) in topic.partitions() {
                 if link.lane == target.id {
                     target.log.open_partition(partition, retention);

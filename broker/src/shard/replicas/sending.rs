@@ -14,8 +14,7 @@ use crate::shard::{Cx, Shard};
 impl Shard {
     /// This follower is sent nothing more before it follows anew.
     fn strand(&mut self, lane: usize, follower: BrokerId) {
-        let seat = self.lanes[lane].seat.as_mut();
-        let leader = seat.and_then(|seat| seat.replica.as_mut()).and_then(|it| it.leading_mut());
+        let leader = self.lanes[lane].leading_mut();
         if let Some(follower) = leader.and_then(|leader| leader.follower(follower)) {
             follower.is_stranded = true;
         }
@@ -25,8 +24,7 @@ impl Shard {
     pub(in crate::shard) fn feed_lanes<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
         for lane in 0..self.lanes.len() {
             let target = &self.lanes[lane];
-            let Some(seat) = &target.seat else { continue };
-            let Some(leader) = seat.replica.as_ref().and_then(|it| it.leading()) else { continue };
+            let Some(leader) = target.leading() else { continue };
             let end = target.log.building_first_lsn().unwrap_or(target.log.next_lsn());
             let lacks = |it: &Progress| it.sent < end && it.room() > 0;
             if leader.followers.iter().any(lacks) {
@@ -37,9 +35,10 @@ impl Shard {
 
     /// Sends to the lane's followers what they lack and may be sent.
     pub(in crate::shard) fn feed_followers<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize) {
-        let seat = self.lanes[lane].seat.as_ref();
-        let leading = seat.and_then(|seat| seat.replica.as_ref()).and_then(|it| it.leading());
-        let Some(leader) = leading.filter(|leader| leader.start.is_some()) else { return };
+        let Some(leader) = self.lanes[lane].leading().filter(|leader| leader.start.is_some())
+        else {
+            return;
+        };
         for at in 0..leader.followers.len() {
             while self.feed(cx, lane, at) {}
         }
@@ -49,9 +48,7 @@ impl Shard {
     /// waits for the follower's next word.
     fn feed<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize, at: usize) -> bool {
         let id = self.lanes[lane].id;
-        let seat = self.lanes[lane].seat.as_ref();
-        let leading = seat.and_then(|seat| seat.replica.as_ref()).and_then(|it| it.leading());
-        let follower = leading.and_then(|leader| leader.followers.get(at));
+        let follower = self.lanes[lane].leading().and_then(|leader| leader.followers.get(at));
         let place = follower.and_then(|it| Some((it.broker, self.place_of(it.broker, id)?)));
         if place.is_none_or(|(to, shard)| !self.has_peer_room(to, shard)) {
             return false;
@@ -121,11 +118,8 @@ impl Shard {
             let at = seat.reading.iter().position(|(known, ..)| *known == read)?;
             Some(seat.reading.swap_remove(at))
         });
-        let leads = |epoch: Epoch| {
-            let seat = self.lanes[lane].seat.as_ref();
-            let leader = seat.and_then(|seat| seat.replica.as_ref()).and_then(|it| it.leading());
-            leader.filter(|leader| leader.epoch == epoch)
-        };
+        let leads =
+            |epoch: Epoch| self.lanes[lane].leading().filter(|leader| leader.epoch == epoch);
         let wanted = found.and_then(|(_, to, epoch)| {
             let follower = leads(epoch)?.followers.iter().find(|it| it.broker == to)?;
             // Of a stranded one the log's beginning was read.
@@ -166,9 +160,7 @@ impl Shard {
     ) {
         let target = &mut self.lanes[lane];
         let (id, end) = (target.id, target.log.next_lsn());
-        let seat = target.seat.as_mut();
-        let leader = seat.and_then(|seat| seat.replica.as_mut()).and_then(|it| it.leading_mut());
-        if let Some(follower) = leader.and_then(|leader| leader.follower(to)) {
+        if let Some(follower) = target.leading_mut().and_then(|leader| leader.follower(to)) {
             follower.on_lost();
         }
         let control = LaneMessage::Anew { first, end }.encode(id, epoch);
@@ -210,8 +202,7 @@ impl Shard {
             cx.memory.release(piece.slot);
         }
         let now = cx.now.monotonic;
-        let seat = self.lanes[lane].seat.as_mut();
-        let leader = seat.and_then(|seat| seat.replica.as_mut()).and_then(|it| it.leading_mut());
+        let leader = self.lanes[lane].leading_mut();
         if let Some(follower) = leader.and_then(|leader| leader.follower(to)) {
             match is_sent {
                 true => follower.on_sent(end, bytes, now),
@@ -227,9 +218,7 @@ impl Shard {
     /// Says to every shard with which lanes are shared that this one is there, and to followers what is committed.
     pub(super) fn beat<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
         for lane in 0..self.lanes.len() {
-            let seat = self.lanes[lane].seat.as_ref();
-            let leading = seat.and_then(|seat| seat.replica.as_ref()).and_then(|it| it.leading());
-            let Some(leader) = leading else { continue };
+            let Some(leader) = self.lanes[lane].leading() else { continue };
             let (epoch, committed) = (leader.epoch, leader.committed);
             let behind: Vec<(BrokerId, Lsn)> = leader
                 .followers
