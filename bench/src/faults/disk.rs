@@ -4,22 +4,21 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use corelog_protocol::batch::BatchView;
 use corelog_protocol::checksum::crc32c;
-use corelog_protocol::entry::{Entries, EntryKind};
+use corelog_protocol::entry::{Entries, EntryHeader, EntryKind, LOCAL_PARTITION};
 use corelog_protocol::ids::PartitionId;
 
-use crate::history::{History, Partition, Reader, Reading, SeenBatch};
+use crate::history::{Disk, Entry, History, Log, Partition, SeenBatch};
 
 const BLOCK: usize = 4096;
 const COMMITS_START: usize = 2 * BLOCK;
 const COMMIT_HEADER: usize = 64;
 const SEGMENT_HEADER: usize = 128;
-
-/// Batches of a lane by LSN: what a later segment supersedes is gone.
-type Lane = BTreeMap<u64, (PartitionId, SeenBatch)>;
+/// A segment of this version begins the log anew.
+const VERSION_ANEW: u32 = 4;
 
 /// Reads all lanes but the metadata's. `known`: the partitions of the run by their ids.
 pub fn read(
@@ -27,38 +26,43 @@ pub fn read(
     data: &Path,
     history: &History,
     known: &BTreeMap<PartitionId, Partition>,
-) -> io::Result<Reading> {
-    let mut reading = Reading::new(Reader::Disk(broker));
-    for lane in sorted(&data.join("lanes"))? {
-        if lane.file_name().is_some_and(|name| name == "0") {
-            continue;
-        }
-        let mut batches = Lane::new();
-        for file in sorted(&lane)? {
+) -> io::Result<Disk> {
+    let mut disk = Disk { broker, lanes: BTreeMap::new() };
+    for folder in sorted(&data.join("lanes"))? {
+        let name = folder.file_name().and_then(|name| name.to_str());
+        let Some(lane @ 1..) = name.and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let mut log = Log::new();
+        for file in sorted(&folder)? {
             if file.extension().is_some_and(|extension| extension == "seg") {
                 let bytes = fs::read(&file)?;
-                read_segment(&bytes, history, &mut batches).ok_or_else(|| {
+                let decode = |header: &EntryHeader, body: &[u8]| {
+                    let batch = batch_in(header, body, history, known);
+                    Entry { epoch: header.epoch.0, checksum: checksum(header), batch }
+                };
+                read_segment(&bytes, &mut log, decode).ok_or_else(|| {
                     io::Error::other(format!("{} has no intact header", file.display()))
                 })?;
             }
         }
-        for (partition, batch) in batches.into_values() {
-            if let Some(partition) = known.get(&partition) {
-                reading.push(*partition, batch);
-            }
-        }
+        cut_at_hole(&mut log);
+        disk.lanes.insert(lane, log);
     }
-    Ok(reading)
+    Ok(disk)
 }
 
-fn sorted(folder: &Path) -> io::Result<Vec<std::path::PathBuf>> {
+fn sorted(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path()));
     let mut paths = entries.collect::<io::Result<Vec<_>>>()?;
     paths.sort();
     Ok(paths)
 }
 
-fn read_segment(bytes: &[u8], history: &History, batches: &mut Lane) -> Option<()> {
+/// Takes what the segment supersedes out of the log, and what it has into it.
+fn read_segment(
+    bytes: &[u8],
+    log: &mut Log,
+    decode: impl Fn(&EntryHeader, &[u8]) -> Entry,
+) -> Option<()> {
     let is_intact = |header: &&[u8]| {
         header.starts_with(b"CRLGSEGM") && u32_at(header, 124) == Some(crc32c(&header[..124]))
     };
@@ -67,7 +71,10 @@ fn read_segment(bytes: &[u8], history: &History, batches: &mut Lane) -> Option<(
         .filter_map(|at| bytes.get(at..at + SEGMENT_HEADER))
         .find(is_intact)?;
     let (nonce, supersedes) = (u64_at(header, 48)?, u64_at(header, 56)?);
-    batches.split_off(&supersedes);
+    if u32_at(header, 8)? == VERSION_ANEW {
+        log.clear();
+    }
+    log.split_off(&supersedes);
     let mut at = COMMITS_START;
     while let Some(block) = bytes.get(at..) {
         let Some(length) = commit_length(block, nonce, at as u64) else {
@@ -75,21 +82,51 @@ fn read_segment(bytes: &[u8], history: &History, batches: &mut Lane) -> Option<(
             continue;
         };
         let entries = block.get(COMMIT_HEADER..length)?;
-        // What is damaged leaves a gap, which the check finds.
+        // What is damaged leaves a hole.
         for (entry, body) in Entries::new(entries).map_while(Result::ok) {
-            if entry.kind != EntryKind::Batch {
-                continue;
+            if !is_local(&entry) {
+                log.insert(entry.lsn.0, decode(&entry, body));
             }
-            let view = BatchView::check_header(body).ok();
-            let records = view.iter().flat_map(|view| view.records()).map_while(Result::ok);
-            let records =
-                records.map(|record| history.recognise(record.key, record.value)).collect();
-            let batch = SeenBatch { base: entry.base_offset.0, at: u64::MAX, records };
-            batches.insert(entry.lsn.0, (entry.partition, batch));
         }
         at += length.next_multiple_of(BLOCK);
     }
     Some(())
+}
+
+/// It takes no LSN, and no other replica has it.
+fn is_local(entry: &EntryHeader) -> bool {
+    entry.kind == EntryKind::Padding
+        || entry.kind == EntryKind::Checkpoint && entry.partition == LOCAL_PARTITION
+}
+
+/// The log of a replica ends at its first hole: what lies above was written and not flushed when the broker was killed.
+fn cut_at_hole(log: &mut Log) {
+    let follows = |((lsn, _), (next, _)): &((&u64, &Entry), (&u64, &Entry))| **next == **lsn + 1;
+    let hole = log.iter().zip(log.iter().skip(1)).find(|pair| !follows(pair));
+    if let Some((_, (&above, _))) = hole {
+        log.split_off(&above);
+    }
+}
+
+fn checksum(header: &EntryHeader) -> u32 {
+    // The bytes that lie on the disk, since nothing but zeros lies in what is reserved.
+    u32_at(&header.encode(), 4).unwrap_or_default()
+}
+
+fn batch_in(
+    header: &EntryHeader,
+    body: &[u8],
+    history: &History,
+    known: &BTreeMap<PartitionId, Partition>,
+) -> Option<(Partition, SeenBatch)> {
+    let partition = *known.get(&header.partition)?;
+    if header.kind != EntryKind::Batch {
+        return None;
+    }
+    let view = BatchView::check_header(body).ok();
+    let records = view.iter().flat_map(|view| view.records()).map_while(Result::ok);
+    let records = records.map(|record| history.recognise(record.key, record.value)).collect();
+    Some((partition, SeenBatch { base: header.base_offset.0, at: u64::MAX, records }))
 }
 
 /// Of an intact commit of this life of the file.

@@ -120,13 +120,15 @@ fn run_in(settings: &Settings, folder: &std::path::Path) -> io::Result<bool> {
     println!("reading the disks of the stopped brokers");
     let mut history = run.history();
     let mut verdict_of_disks = Vec::new();
+    let mut disks = Vec::new();
     for at in 0..cluster.len() {
         let data = cluster.folder(at).join("data");
         match disk::read(at as u32 + 1, &data, &history, &known) {
-            Ok(reading) => history.add_reading(reading),
+            Ok(disk) => disks.push(disk),
             Err(error) => verdict_of_disks.push(format!("disk of broker {}: {error}", at + 1)),
         }
     }
+    history.add_disks(&disks);
     for consumed in [consumed, last] {
         for (error, count) in consumed.errors {
             println!("{} was told {count} times: {error}", consumed.reading.reader);
@@ -399,13 +401,15 @@ fn conclude(verdict: &Verdict, faults: &[Fault], complaints: &[String]) -> bool 
     }
     print!("\n{}", table.show());
     println!(
-        "\n{} faults; {} records held, {} read along, {} on {} disks, {} not yet on a disk.",
+        "\n{} faults; {} records held, {} read along, {} on {} disks, {} not yet on a disk, {} in tails that \
+         gave way.",
         faults.len(),
         thousands(verdict.held as f64),
         thousands(verdict.consumed as f64),
         thousands(verdict.on_disks as f64),
         verdict.disks,
         thousands(verdict.behind as f64),
+        thousands(verdict.tails as f64),
     );
     for complaint in complaints {
         println!("FAILED: {complaint}");

@@ -50,6 +50,9 @@ pub enum Anomaly {
     Vanished { spot: Spot, seen: Identity, reader: Reader },
     /// A replica holds another record there than the cluster.
     Divergence { spot: Spot, reader: Reader },
+    /// Of this lane a disk has another entry there than the log of the latest epoch, and not as the tail of a leader that
+    /// was deposed.
+    Forked { lane: u32, lsn: u64, reader: Reader },
     /// Acknowledged by a quorum's disks, and on fewer disks than that.
     TooFewCopies { identity: Identity, spot: Spot, copies: u64 },
 }
@@ -70,6 +73,7 @@ impl Anomaly {
             Self::Gap { .. } => "gap",
             Self::Vanished { .. } => "vanished",
             Self::Divergence { .. } => "divergence",
+            Self::Forked { .. } => "forked",
             Self::TooFewCopies { .. } => "too few copies",
         }
     }
@@ -125,6 +129,7 @@ impl fmt::Display for Anomaly {
                 write!(f, "{seen} at {spot}, once seen by {reader}")
             }
             Self::Divergence { spot, reader } => write!(f, "{spot}, on {reader}"),
+            Self::Forked { lane, lsn, reader } => write!(f, "lane {lane}, LSN {lsn}, on {reader}"),
             Self::TooFewCopies { identity, spot, copies } => {
                 write!(f, "{identity} at {spot} is on {copies} disks")
             }

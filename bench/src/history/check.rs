@@ -64,6 +64,8 @@ impl History {
             }
         }
         self.check_copies(&held, &mut verdict);
+        verdict.tails = self.tails;
+        self.diverged.iter().for_each(|anomaly| verdict.note(anomaly.clone()));
         verdict
     }
 

@@ -6,6 +6,7 @@
 
 mod anomaly;
 mod check;
+mod lineage;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -17,6 +18,7 @@ use corelog_protocol::Durability;
 pub use crate::verify::Partition;
 use crate::verify::content::{self, Identity};
 pub use anomaly::{Anomaly, Reader, Spot};
+pub use lineage::{Disk, Entry, Log};
 pub use verdict::Verdict;
 
 /// All that is known of a run.
@@ -25,6 +27,10 @@ pub struct History {
     producers: Vec<Producer>,
     /// What every consumer and every replica's disk gave.
     readings: Vec<Reading>,
+    /// Where disks have parted that should not.
+    diverged: Vec<Anomaly>,
+    /// Records on disks that nobody was promised: tails of leaders that were deposed.
+    tails: u64,
 }
 
 struct Producer {
@@ -108,7 +114,7 @@ impl Reading {
 
 impl History {
     pub fn new(seed: u64) -> Self {
-        Self { seed, producers: Vec::new(), readings: Vec::new() }
+        Self { seed, producers: Vec::new(), readings: Vec::new(), diverged: Vec::new(), tails: 0 }
     }
 
     /// A producer of one topic, with so many keys or none. Producers are numbered from 0.
@@ -144,6 +150,14 @@ impl History {
 
     pub fn add_reading(&mut self, reading: Reading) {
         self.readings.push(reading);
+    }
+
+    /// All replicas' disks, each as far as it is one history with the others.
+    pub fn add_disks(&mut self, disks: &[Disk]) {
+        let settled = lineage::settle(disks);
+        self.readings.extend(settled.readings);
+        self.diverged.extend(settled.diverged);
+        self.tails += settled.tails;
     }
 
     /// Whether the partition acknowledged a record of this level that was sent at `since` or later.

@@ -281,3 +281,71 @@ fn a_record_under_another_key_is_nobodys() {
     assert_eq!(history.recognise(Some(b"other"), Some(&value)), None);
     assert_eq!(history.recognise(Some(&key), None), None);
 }
+
+/// The sound history's batches, in lane 1 of epoch `epoch`, from LSN `from` on.
+fn log_of(reading: &Reading, epoch: u64, from: u64) -> Log {
+    let entry = |(lsn, batch): (u64, &SeenBatch)| {
+        (lsn, Entry { epoch, checksum: batch.base as u32, batch: Some((P, batch.clone())) })
+    };
+    (from..).zip(&reading.partitions[&P]).map(entry).collect()
+}
+
+/// A sound history, with these logs of one lane on its disks. They are made of the sound one, of epoch 1.
+fn on_disks(logs: impl FnOnce(Log) -> [Log; 3]) -> Verdict {
+    let Sound { mut history, last, consumer, disks: [disk, ..] } = Sound::new();
+    let logs = logs(log_of(&disk, 1, 0));
+    let disk = |(broker, log)| Disk { broker, lanes: BTreeMap::from([(1, log)]) };
+    history.add_disks(&(1..).zip(logs).map(disk).collect::<Vec<_>>());
+    [last, consumer].into_iter().for_each(|reading| history.add_reading(reading));
+    history.check(&[P, Q])
+}
+
+/// The log's second half in epoch 2.
+fn led_on(mut log: Log) -> Log {
+    log.values_mut().skip(2).for_each(|entry| entry.epoch = 2);
+    log
+}
+
+#[test]
+fn the_tail_of_a_deposed_leader_is_no_divergence() {
+    let verdict = on_disks(|log| {
+        let mut deposed = log.clone();
+        // Two batches that nobody else got, where the others have the second producer's.
+        deposed.get_mut(&2).expect("there").batch = Some((P, batch(4, u64::MAX, 0, 4..6)));
+        deposed.get_mut(&3).expect("there").batch = Some((P, batch(6, u64::MAX, 0, 6..8)));
+        [led_on(log.clone()), led_on(log), deposed]
+    });
+    assert!(verdict.is_clean(), "{:?}", verdict.anomalies);
+    assert_eq!((verdict.tails, verdict.behind, verdict.on_disks), (4, 4, 20));
+}
+
+#[test]
+fn what_lies_in_a_tail_is_no_copy() {
+    // The first producer's second batch was acknowledged by a quorum's disks, and only a tail has it beside the leader.
+    let verdict = on_disks(|log| {
+        let mut trunk = led_on(log.clone());
+        trunk.get_mut(&1).expect("there").epoch = 2;
+        let behind = trunk.clone().into_iter().take(1).collect();
+        [trunk, behind, log]
+    });
+    assert_eq!(verdict.found.into_keys().collect::<Vec<_>>(), ["too few copies"]);
+}
+
+#[test]
+fn replicas_that_differ_below_what_is_committed_have_diverged() {
+    let verdict = on_disks(|log| {
+        let mut other = led_on(log.clone());
+        let entry = other.get_mut(&1).expect("there");
+        entry.checksum = 77;
+        entry.batch = Some((P, batch(2, u64::MAX, 1, 0..2)));
+        [led_on(log.clone()), led_on(log), other]
+    });
+    assert_eq!(verdict.found.into_keys().collect::<Vec<_>>(), ["divergence", "forked"]);
+    // Other bytes around the same records.
+    let verdict = on_disks(|log| {
+        let mut other = led_on(log.clone());
+        other.get_mut(&1).expect("there").checksum = 77;
+        [led_on(log.clone()), led_on(log), other]
+    });
+    assert_eq!(verdict.found.into_keys().collect::<Vec<_>>(), ["forked"]);
+}

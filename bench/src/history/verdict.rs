@@ -34,6 +34,8 @@ pub struct Verdict {
     pub on_disks: u64,
     /// Records that the cluster holds and a disk had not yet got, over all disks.
     pub behind: u64,
+    /// Records in tails of leaders that were deposed, on disks whose brokers have not come to follow again.
+    pub tails: u64,
     /// Why nothing can be said. Empty: something can.
     pub unknown: Vec<String>,
     pub found: BTreeMap<&'static str, u64>,
