@@ -195,6 +195,9 @@ pub const QUORUM_SILENCE_NS: u64 = 1_000_000_000;
 /// A preferred leader that has kept up with the present one for so long is given the lane, 5 s.
 pub const READY_AFTER_NS: u64 = 5_000_000_000;
 
+/// How often a leader tells whoever leads the metadata how far its followers are, unless it has news, 1 s.
+pub const PROGRESS_EVERY_NS: u64 = 1_000_000_000;
+
 /// A leader introduces itself again to a follower that has not answered for so long.
 pub const LEAD_AGAIN_NS: u64 = 200_000_000;
 

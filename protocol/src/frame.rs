@@ -28,7 +28,7 @@ pub const FRAME_VERSION: u8 = 1;
 macro_rules! frame_kinds {
     ($( $(#[$doc:meta])* $name:ident = $number:literal, )*) => {
         /// What a frame says. Ranges that are kept free: 4 to 15 session, 22 to 31 data, 42 to 47
-        /// topics, 50 to 63 administration, 64 to 95 groups, 96 to 127 queues, 135 to 175
+        /// topics, 54 to 63 administration, 64 to 95 groups, 96 to 127 queues, 137 to 175
         /// replication and metadata.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         #[repr(u8)]
@@ -99,6 +99,14 @@ frame_kinds! {
     Status = 48,
     /// Its counters.
     StatusReply = 49,
+    /// Which brokers and lanes are there, and how are they?
+    ClusterStatus = 50,
+    /// They.
+    ClusterStatusReply = 51,
+    /// A planned change of the cluster.
+    Operate = 52,
+    /// It has begun, or what is in its way.
+    OperateReply = 53,
     /// The first frame of a broker to another. Fixed control.
     PeerHello = 128,
     /// The other's answer to it. Fixed control.
@@ -113,6 +121,10 @@ frame_kinds! {
     PeerChange = 133,
     /// What became of it.
     PeerChangeReply = 134,
+    /// What does the leader of the metadata know of brokers and replicas?
+    PeerSurvey = 135,
+    /// It.
+    PeerSurveyReply = 136,
 }
 
 impl FrameKind {

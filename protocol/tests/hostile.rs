@@ -77,6 +77,10 @@ fn decode_controls(bytes: &[u8], seen: &mut Seen) {
     decode!(TopicAlterReply);
     decode!(Status);
     decode!(StatusReply);
+    decode!(ClusterStatus);
+    decode!(ClusterStatusReply);
+    decode!(Operate);
+    decode!(OperateReply);
     decode!(FetchReply);
     if let Ok(reply) = FetchReply::decode(bytes)
         && let Some(pieces) = seen.count(reply.split(bytes))

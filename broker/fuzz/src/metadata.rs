@@ -112,6 +112,7 @@ fn cluster() -> Vec<Command> {
         Command::LaneEnter { lane, epoch: Epoch(3) },
         lead(3, 4),
         Command::LaneSettled { lane, epoch: Epoch(3) },
+        Command::LaneTransfer { lane, epoch: Epoch(3), to: BrokerId(2) },
         Command::BrokerRemove { id: BrokerId(1) },
         Command::BrokerRemove { id: BrokerId(4) },
     ]);

@@ -5,12 +5,15 @@ use corelog_protocol::batch::{BatchBuilder, BatchError, BatchView, NewRecord, Re
 use corelog_protocol::checksum::Crc;
 use corelog_protocol::entry::{ENTRY_HEADER_BYTES, Entries, EntryHeader, EntryKind};
 use corelog_protocol::frame::{FrameHeader, FrameKind};
-use corelog_protocol::ids::{Epoch, LaneId, Lsn, Offset, PartitionId, ShardId};
+use corelog_protocol::ids::{
+    BrokerId, Epoch, Incarnation, LaneId, Lsn, Offset, PartitionId, ShardId,
+};
 use corelog_protocol::message::{
-    ErrorReply, Fetch, FetchPartition, FetchReply, FetchedPartition, Hello, HelloReply, Message,
-    Offsets, OffsetsReply, Status, StatusReply, TopicAlter, TopicAlterReply, TopicCreate,
-    TopicCreateReply, TopicDelete, TopicDeleteReply, TopicDescribe, TopicDescribeReply, TopicList,
-    TopicListReply, TopicSettings,
+    BrokerStatus, ClusterStatus, ClusterStatusReply, ErrorReply, Fetch, FetchPartition, FetchReply,
+    FetchedPartition, Hello, HelloReply, LaneStatus, Message, Obstacle, Offsets, OffsetsReply,
+    Operate, OperateReply, Operation, ReplicaStatus, Status, StatusReply, TopicAlter,
+    TopicAlterReply, TopicCreate, TopicCreateReply, TopicDelete, TopicDeleteReply, TopicDescribe,
+    TopicDescribeReply, TopicList, TopicListReply, TopicSettings,
 };
 use corelog_protocol::peer::{PeerHello, PeerHelloReply};
 use corelog_protocol::preamble::{PREAMBLE_BYTES, Preamble};
@@ -111,6 +114,10 @@ pub fn message(input: &[u8]) {
         Some(FrameKind::TopicAlterReply) => decode!(TopicAlterReply),
         Some(FrameKind::Status) => decode!(Status),
         Some(FrameKind::StatusReply) => decode!(StatusReply),
+        Some(FrameKind::ClusterStatus) => decode!(ClusterStatus),
+        Some(FrameKind::ClusterStatusReply) => decode!(ClusterStatusReply),
+        Some(FrameKind::Operate) => decode!(Operate),
+        Some(FrameKind::OperateReply) => decode!(OperateReply),
         Some(FrameKind::PeerHello) => {
             if let Ok(value) = PeerHello::decode(control) {
                 assert!(value.encode() == control);
@@ -127,7 +134,9 @@ pub fn message(input: &[u8]) {
             | FrameKind::PeerLane
             | FrameKind::PeerFence
             | FrameKind::PeerChange
-            | FrameKind::PeerChangeReply,
+            | FrameKind::PeerChangeReply
+            | FrameKind::PeerSurvey
+            | FrameKind::PeerSurveyReply,
         )
         | None => {}
     }
@@ -168,6 +177,40 @@ pub fn message_seeds() -> Vec<Vec<u8>> {
         seed!(TopicDelete { name: "orders".into(), timeout_ms: 0 }),
         seed!(Status { prefix: "log".into() }),
         seed!(StatusReply { uptime_ms: 4, names: vec!["steps".into()], shards: Vec::new() }),
+        seed!(ClusterStatus),
+        seed!(ClusterStatusReply {
+            version: 9,
+            me: BrokerId(1),
+            metadata_leader: Some(BrokerId(2)),
+            brokers: vec![BrokerStatus {
+                id: BrokerId(1),
+                address: ([127, 0, 0, 1], 7420).into(),
+                rack: "r".into(),
+                shards: 1,
+                incarnation: Incarnation(3),
+                is_alive: Some(true),
+                is_draining: false,
+            }],
+            lanes: vec![LaneStatus {
+                lane: LaneId(1),
+                epoch: Epoch(4),
+                leader: None,
+                is_serving: false,
+                moving_to: Some(BrokerId(1)),
+                replicas: vec![ReplicaStatus {
+                    broker: BrokerId(1),
+                    behind: Some(5),
+                    is_caught_up: true,
+                }],
+                before: vec![BrokerId(2)],
+            }],
+        }),
+        seed!(Operate {
+            operation: Operation::Transfer { lane: LaneId(1), to: BrokerId(1) },
+            check_only: true,
+            timeout_ms: 7,
+        }),
+        seed!(OperateReply { result: Err(Obstacle::Moving { lane: LaneId(1) }) }),
     ]
 }
 

@@ -11,10 +11,10 @@ use corelog_broker::time::Nanos;
 use corelog_protocol::Durability;
 use corelog_protocol::batch::{BatchBuilder, NewRecord};
 use corelog_protocol::frame::{FrameHeader, FrameKind};
-use corelog_protocol::ids::{Offset, PartitionId};
+use corelog_protocol::ids::{BrokerId, LaneId, Offset, PartitionId};
 use corelog_protocol::message::{
-    Encoder, Fetch, FetchPartition, Hello, Message, Offsets, OffsetsQuery, Status, TopicCreate,
-    TopicDelete, TopicDescribe, TopicList, TopicSettings,
+    ClusterStatus, Encoder, Fetch, FetchPartition, Hello, Message, Offsets, OffsetsQuery, Operate,
+    Operation, Status, TopicCreate, TopicDelete, TopicDescribe, TopicList, TopicSettings,
 };
 use corelog_protocol::produce::Produce;
 
@@ -63,7 +63,7 @@ impl Play {
     }
 
     fn act(&mut self, tape: &mut Tape<'_>) {
-        match tape.u8() % 18 {
+        match tape.u8() % 19 {
             0 => self.connect(tape, false),
             1 => self.connect(tape, true),
             2 => {
@@ -105,6 +105,19 @@ impl Play {
                 let prefix = ["", "log", "connections"][tape.below(3)].into();
                 self.ask(tape, &Status { prefix });
             }
+            18 => match tape.u8() % 3 {
+                0 => self.ask(tape, &ClusterStatus),
+                1 => {
+                    let (lane, to) = (LaneId(tape.u32()), BrokerId(tape.u32()));
+                    let operation = Operation::Transfer { lane, to };
+                    self.ask(tape, &Operate { operation, check_only: false, timeout_ms: 0 });
+                }
+                _ => {
+                    let (broker, check_only) = (BrokerId(tape.u32()), tape.u8() & 1 == 1);
+                    let operation = Operation::Drain { broker };
+                    self.ask(tape, &Operate { operation, check_only, timeout_ms: 0 });
+                }
+            },
             12 => {
                 let client = self.client(tape);
                 if !self.world.is_closed(client) {

@@ -6,22 +6,29 @@
 //! tag 2 TopicDelete:    name
 //! tag 3 TopicAlter:     name, given u16, retention_ms u64, retention_bytes u64, partitions u32
 //! tag 4 BrokerRegister: broker
-//! tag 5 LaneMove:       lane u32, broker u32
-//! tag 6 BrokerDrain:    broker u32, is it draining u8
-//! tag 16 decided:       version u64, outcome u8, topic u32 (0, but for outcome 0)
+//! tag 5 Transfer:       is it only asked about u8, lane u32, broker u32
+//! tag 6 Drain:          is it only asked about u8, broker u32
+//! tag 7 Undrain:        is it only asked about u8, broker u32
+//! tag 16 decided:       version u64, outcome u8, topic u32 (0, but for outcome 0), only for outcome 8 an obstacle
 //! tag 17 refused:       code u16, retry_after_ms u32
-//! outcomes: 0 done, 1 noted, 2 topic exists, 3 unknown topic, 4 invalid, 5 fewer partitions, 6 limit reached
+//! outcomes: 0 done, 1 noted, 2 topic exists, 3 unknown topic, 4 invalid, 5 fewer partitions, 6 limit reached,
+//!           7 it was only asked about, and is possible, 8 obstructed
+//! obstacle: number u8, lane u32, broker u32, entries u64, as in an OperateReply
 //! ```
 //! Names, settings and brokers are as in commands.
 
 use corelog_protocol::ErrorCode;
 use corelog_protocol::ids::{BrokerId, LaneId, TopicId};
+use corelog_protocol::message::{Obstacle, Operation};
 
 use super::broker::BrokerRecord;
 use super::codec::{BadBytes, Reader, Writer};
 use super::command::{Command, read_changes, read_flag, write_changes};
+use super::failover::Failover;
+use super::operation;
 use super::state::{Outcome, State};
 use super::topic::{TopicChanges, TopicSettings, is_valid_name};
+use crate::time::Monotonic;
 
 const FORMAT: u8 = 1;
 
@@ -43,15 +50,10 @@ pub enum Change {
     BrokerRegister {
         record: BrokerRecord,
     },
-    /// That broker shall lead the lane, which its leader hands over.
-    LaneMove {
-        lane: LaneId,
-        to: BrokerId,
-    },
-    /// A broker shall lead nothing, or may again.
-    BrokerDrain {
-        id: BrokerId,
-        is_draining: bool,
+    /// A planned change, or the question whether it could be done: see `operation.rs`.
+    Operate {
+        operation: Operation,
+        check_only: bool,
     },
 }
 
@@ -79,11 +81,16 @@ pub enum ChangeResult {
 }
 
 impl Change {
-    /// The command that would do it in this state.
+    /// The command that would do it in this state. `failover`: what is heard of brokers and lanes, and the time; none
+    /// for a broker alone.
     ///
     /// # Errors
     /// What the command would come to, if that is known already.
-    pub fn command(&self, state: &State) -> Result<Command, Outcome> {
+    pub fn command(
+        &self,
+        state: &State,
+        failover: Option<(&Failover, Monotonic)>,
+    ) -> Result<Command, Outcome> {
         match self {
             Self::TopicCreate { name, settings } => state.topic_create(name, *settings),
             Self::TopicDelete { name } => match state.topic(name) {
@@ -92,11 +99,13 @@ impl Change {
             },
             Self::TopicAlter { name, changes } => state.topic_alter(name, *changes),
             Self::BrokerRegister { record } => state.broker_register(record),
-            Self::LaneMove { lane, to } => state.lane_move(*lane, *to),
-            Self::BrokerDrain { id, is_draining } => match state.broker(*id) {
-                Some(_) => Ok(Command::BrokerDrain { id: *id, is_draining: *is_draining }),
-                None => Err(Outcome::Invalid),
-            },
+            Self::Operate { operation, check_only } => {
+                match operation::command(operation, state, failover) {
+                    Err(obstacle) => Err(Outcome::Obstructed(obstacle)),
+                    Ok(_) if *check_only => Err(Outcome::Possible),
+                    Ok(command) => Ok(command),
+                }
+            }
         }
     }
 }
@@ -133,16 +142,22 @@ impl AskedChange {
                 record.write(&mut writer);
                 writer.finish()
             }
-            Change::LaneMove { lane, to } => {
-                let mut writer = start(5);
-                writer.u32(lane.0);
-                writer.u32(to.0);
-                writer.finish()
-            }
-            Change::BrokerDrain { id, is_draining } => {
-                let mut writer = start(6);
-                writer.u32(id.0);
-                writer.u8(u8::from(*is_draining));
+            Change::Operate { operation, check_only } => {
+                let start = |tag| {
+                    let mut writer = start(tag);
+                    writer.u8(u8::from(*check_only));
+                    writer
+                };
+                let (mut writer, broker) = match operation {
+                    Operation::Transfer { lane, to } => {
+                        let mut writer = start(5);
+                        writer.u32(lane.0);
+                        (writer, to)
+                    }
+                    Operation::Drain { broker } => (start(6), broker),
+                    Operation::Undrain { broker } => (start(7), broker),
+                };
+                writer.u32(broker.0);
                 writer.finish()
             }
         }
@@ -170,9 +185,17 @@ impl AskedChange {
                 Change::TopicAlter { name, changes: read_changes(fields)? }
             }
             4 => Change::BrokerRegister { record: BrokerRecord::read(fields)? },
-            5 => Change::LaneMove { lane: LaneId(fields.u32()?), to: BrokerId(fields.u32()?) },
-            6 => {
-                Change::BrokerDrain { id: BrokerId(fields.u32()?), is_draining: read_flag(fields)? }
+            5..=7 => {
+                let check_only = read_flag(fields)?;
+                let operation = match tag {
+                    5 => Operation::Transfer {
+                        lane: LaneId(fields.u32()?),
+                        to: BrokerId(fields.u32()?),
+                    },
+                    6 => Operation::Drain { broker: BrokerId(fields.u32()?) },
+                    _ => Operation::Undrain { broker: BrokerId(fields.u32()?) },
+                };
+                Change::Operate { operation, check_only }
             }
             _ => return Err(BadBytes),
         };
@@ -202,9 +225,18 @@ impl ChangeReply {
                     Outcome::Invalid => (4, 0),
                     Outcome::FewerPartitions => (5, 0),
                     Outcome::LimitReached => (6, 0),
+                    Outcome::Possible => (7, 0),
+                    Outcome::Obstructed(_) => (8, 0),
                 };
                 writer.u8(number);
                 writer.u32(topic);
+                if let Outcome::Obstructed(obstacle) = outcome {
+                    let (number, lane, broker, entries) = obstacle.to_wire();
+                    writer.u8(number);
+                    writer.u32(lane);
+                    writer.u32(broker);
+                    writer.u64(entries);
+                }
                 writer.finish()
             }
             ChangeResult::Refused { code, retry_after_ms } => {
@@ -233,6 +265,13 @@ impl ChangeReply {
                     (4, 0) => Outcome::Invalid,
                     (5, 0) => Outcome::FewerPartitions,
                     (6, 0) => Outcome::LimitReached,
+                    (7, 0) => Outcome::Possible,
+                    (8, 0) => {
+                        let number = reader.u8()?;
+                        let (lane, broker) = (reader.u32()?, reader.u32()?);
+                        let obstacle = Obstacle::from_wire(number, lane, broker, reader.u64()?);
+                        Outcome::Obstructed(obstacle.map_err(|_| BadBytes)?)
+                    }
                     _ => return Err(BadBytes),
                 };
                 ChangeResult::Decided { outcome, version }
@@ -267,19 +306,22 @@ mod tests {
             shards: 2,
             directories: 3,
         };
+        let operate = |operation| Change::Operate { operation, check_only: true };
         let changes = vec![
             Change::TopicCreate { name: "orders".into(), settings },
             Change::TopicDelete { name: "orders".into() },
             Change::TopicAlter { name: "orders".into(), changes },
             Change::BrokerRegister { record },
-            Change::LaneMove { lane: LaneId(3), to: BrokerId(2) },
-            Change::BrokerDrain { id: BrokerId(2), is_draining: true },
+            operate(Operation::Transfer { lane: LaneId(3), to: BrokerId(2) }),
+            operate(Operation::Drain { broker: BrokerId(2) }),
+            operate(Operation::Undrain { broker: BrokerId(2) }),
         ];
         (7..).zip(changes).map(|(token, change)| AskedChange { token, change }).collect()
     }
 
     fn replies() -> Vec<ChangeReply> {
         let decided = |outcome| ChangeResult::Decided { outcome, version: 1 << 40 };
+        let (lane, broker) = (LaneId(3), BrokerId(2));
         let results = [
             decided(Outcome::Done(TopicId(6))),
             decided(Outcome::Noted),
@@ -288,6 +330,8 @@ mod tests {
             decided(Outcome::Invalid),
             decided(Outcome::FewerPartitions),
             decided(Outcome::LimitReached),
+            decided(Outcome::Possible),
+            decided(Outcome::Obstructed(Obstacle::Behind { lane, broker, entries: 1 << 40 })),
             ChangeResult::Refused { code: ErrorCode::NotLeader, retry_after_ms: 50 },
         ];
         results.into_iter().map(|result| ChangeReply { token: 3, result }).collect()

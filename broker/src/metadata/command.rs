@@ -16,6 +16,7 @@
 //! tag 11 LaneMove:      lane u32, epoch u64, broker u32 (0: it is taken back)
 //! tag 12 LaneHandOver:  lane u32, epoch u64, move u64
 //! tag 13 BrokerDrain:   broker u32, is it draining u8
+//! tag 14 LaneTransfer:  lane u32, epoch u64, broker u32
 //! set:      count u8, count x (broker u32, directory u16)
 //! position: epoch u64, end u64
 //! broker:   id u32, incarnation u64, life u64, address, rack, shards u16, directories u16
@@ -105,6 +106,13 @@ pub enum Command {
         epoch: Epoch,
         number: u64,
     },
+    /// From now on this broker is to lead the lane whenever it can: a move as above, and if it comes about, the broker is
+    /// the preferred leader. At once if it leads already.
+    LaneTransfer {
+        lane: LaneId,
+        epoch: Epoch,
+        to: BrokerId,
+    },
     /// The broker shall lead nothing, until it is said again that it may.
     BrokerDrain {
         id: BrokerId,
@@ -182,6 +190,11 @@ impl Command {
                 writer.u64(*number);
                 writer.finish()
             }
+            Self::LaneTransfer { lane, epoch, to } => {
+                let mut writer = of_lane(14, *lane, *epoch);
+                writer.u32(to.0);
+                writer.finish()
+            }
             Self::BrokerDrain { id, is_draining } => {
                 let mut writer = Writer::new(FORMAT, 13);
                 writer.u32(id.0);
@@ -212,7 +225,7 @@ impl Command {
             4 => read_alteration(&mut reader)?,
             5 => Self::BrokerRegister { record: BrokerRecord::read(&mut reader)? },
             6 => Self::BrokerRemove { id: BrokerId(reader.u32()?) },
-            7..=12 => read_of_lane(tag, &mut reader)?,
+            7..=12 | 14 => read_of_lane(tag, &mut reader)?,
             13 => {
                 let id = BrokerId(reader.u32()?);
                 Self::BrokerDrain { id, is_draining: read_flag(&mut reader)? }
@@ -247,6 +260,7 @@ fn read_of_lane(tag: u8, reader: &mut Reader<'_>) -> Result<Command, BadBytes> {
             Ok(Command::LaneMove { lane, epoch, to })
         }
         12 => Ok(Command::LaneHandOver { lane, epoch, number: reader.u64()? }),
+        14 => Ok(Command::LaneTransfer { lane, epoch, to: BrokerId(reader.u32()?) }),
         _ => Err(BadBytes),
     }
 }
@@ -360,6 +374,7 @@ mod tests {
             Command::LaneMove { lane: LaneId(3), epoch: Epoch(9), to: None },
             Command::LaneHandOver { lane: LaneId(3), epoch: Epoch(9), number: 77 },
             Command::BrokerDrain { id: BrokerId(2), is_draining: true },
+            Command::LaneTransfer { lane: LaneId(3), epoch: Epoch(9), to: BrokerId(1) },
         ]
     }
 
@@ -421,7 +436,7 @@ mod tests {
         let mut random = Random::new(7);
         let mut read = 0;
         for _ in 0..20_000 {
-            let mut writer = Writer::new(FORMAT, 1 + random.below(11) as u8);
+            let mut writer = Writer::new(FORMAT, 1 + random.below(14) as u8);
             for _ in 0..random.below(8) {
                 // Small values now and then, so that lengths are sometimes right.
                 match random.below(3) {

@@ -21,7 +21,8 @@ use super::command::Command;
 use super::fence::Fence;
 use super::lane::LaneRecord;
 use super::state::State;
-use crate::replica::FenceAnswer;
+use super::survey::Survey;
+use crate::replica::{FenceAnswer, LaneProgress};
 use crate::time::{Monotonic, Nanos};
 
 /// How long a fence that a quorum has answered waits for something new, before another epoch is entered.
@@ -43,6 +44,9 @@ pub struct FailoverConfig {
     /// A broker that was silent for so long leads nothing any more.
     pub detect: Nanos,
 }
+
+/// For how long it holds what a leader told of its followers: it does so each second.
+const PROGRESS_HOLDS: Nanos = Nanos::from_secs(3);
 
 /// What a leader has offered.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -80,6 +84,8 @@ struct LaneWatch {
     resigned: Option<(BrokerId, Epoch)>,
     /// Epochs in a row that were given up without a leader.
     stalls: u32,
+    /// What its leader told last of its followers, who that was, and when.
+    progress: Option<(BrokerId, LaneProgress, Monotonic)>,
 }
 
 /// See the module's page. Asked only while this broker leads the metadata.
@@ -171,6 +177,29 @@ impl Failover {
         self.on_heard(from, now);
         self.lanes.entry(lane).or_default().handed_over = Some((from, epoch, number));
         self.next_deadline = Some(now);
+    }
+
+    /// The leader of a lane tells how far its followers are.
+    pub fn on_progress(&mut self, from: BrokerId, progress: LaneProgress, now: Monotonic) {
+        self.on_heard(from, now);
+        // Of a lane that there is not, nothing is kept.
+        if let Some(watch) = self.lanes.get_mut(&progress.lane) {
+            watch.progress = Some((from, progress, now));
+        }
+    }
+
+    /// What the present leader of a lane has told lately of its followers.
+    pub fn progress(&self, lane: &LaneRecord, now: Monotonic) -> Option<&LaneProgress> {
+        let (from, progress, at) = self.lanes.get(&lane.id)?.progress.as_ref()?;
+        let is_of_now = lane.leader_id() == Some(*from) && progress.epoch == lane.epoch;
+        (is_of_now && now < *at + PROGRESS_HOLDS).then_some(progress)
+    }
+
+    /// All that is known here and nowhere else.
+    pub fn survey(&self, state: &State, now: Monotonic) -> Survey {
+        let alive = state.brokers().map(|it| it.id).filter(|id| self.is_alive(*id, now));
+        let lanes = state.lanes().iter().filter_map(|lane| self.progress(lane, now).cloned());
+        Survey { alive: alive.collect(), lanes: lanes.collect() }
     }
 
     /// A command of [`Self::tick`] was not proposed, or will not be committed: it is due again.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use corelog_protocol::ids::{BrokerId, Epoch, LaneId};
 
 use super::codec::{BadBytes, Reader, Writer};
+use super::command::read_flag;
 use crate::disk::DirectoryId;
 use crate::replica::Position;
 
@@ -32,6 +33,8 @@ pub struct LaneMoving {
     pub to: BrokerId,
     /// No two moves have the same: what is said of an earlier one means nothing for this.
     pub number: u64,
+    /// If it comes about, its target is the preferred leader from then on.
+    pub is_to_stay: bool,
 }
 
 /// A lane. Lane 0 (the metadata) is not recorded.
@@ -91,6 +94,14 @@ impl LaneRecord {
         self.moving.map_or(self.preferred(), |moving| moving.to)
     }
 
+    /// This replica is the preferred leader from now on. Nothing else about the set changes by that.
+    pub(super) fn prefer(&mut self, broker: BrokerId) {
+        let mut replicas = self.replicas.to_vec();
+        // Sorting is stable: the others keep their order.
+        replicas.sort_by_key(|replica| replica.broker != broker);
+        self.replicas = replicas.into();
+    }
+
     /// Everybody whose word on this lane counts or will count: the present set, then the one before.
     pub fn members(&self) -> impl Iterator<Item = &LaneReplica> {
         self.replicas.iter().chain(self.before.iter().flat_map(|before| before.iter()))
@@ -118,9 +129,11 @@ impl LaneRecord {
         leader.position.write(writer);
         write_replicas(writer, &self.replicas);
         write_replicas(writer, self.before.as_deref().unwrap_or(&[]));
-        let moving = self.moving.unwrap_or(LaneMoving { to: BrokerId(0), number: 0 });
+        let nobody = LaneMoving { to: BrokerId(0), number: 0, is_to_stay: false };
+        let moving = self.moving.unwrap_or(nobody);
         writer.u32(moving.to.0);
         writer.u64(moving.number);
+        writer.u8(u8::from(moving.is_to_stay));
     }
 
     pub(super) fn read(id: LaneId, reader: &mut Reader<'_>) -> Result<Self, BadBytes> {
@@ -134,8 +147,12 @@ impl LaneRecord {
         if !is_named && leader.position != Position::default() {
             return Err(BadBytes);
         }
-        let moving = LaneMoving { to: BrokerId(reader.u32()?), number: reader.u64()? };
-        if moving.to.0 == 0 && moving.number > 0 {
+        let moving = LaneMoving {
+            to: BrokerId(reader.u32()?),
+            number: reader.u64()?,
+            is_to_stay: read_flag(reader)?,
+        };
+        if moving.to.0 == 0 && (moving.number > 0 || moving.is_to_stay) {
             return Err(BadBytes);
         }
         let moving = (moving.to.0 > 0).then_some(moving);

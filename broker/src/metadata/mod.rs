@@ -18,8 +18,10 @@ pub mod consensus;
 pub mod failover;
 pub mod fence;
 mod lane;
+mod operation;
 pub mod placement;
 pub mod state;
+pub mod survey;
 pub mod topic;
 pub mod view;
 

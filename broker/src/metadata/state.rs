@@ -8,6 +8,7 @@ mod lanes;
 use std::sync::Arc;
 
 use corelog_protocol::ids::{BrokerId, LaneId, Offset, PartitionId, TopicId};
+use corelog_protocol::message::Obstacle;
 use rpds::RedBlackTreeMapSync;
 
 use super::broker::BrokerRecord;
@@ -31,6 +32,10 @@ pub enum Outcome {
     FewerPartitions,
     /// No room for more topics, partitions or brokers.
     LimitReached,
+    /// What was only asked about could be done.
+    Possible,
+    /// This is in the way of an operation.
+    Obstructed(Obstacle),
 }
 
 /// Its maps are persistent: a copy shares all that did not change, so that a view for all shards after each
@@ -166,6 +171,7 @@ impl State {
                 self.change_replicas(*lane, *epoch, replicas)
             }
             Command::LaneMove { lane, epoch, to } => self.move_lane(*lane, *epoch, *to),
+            Command::LaneTransfer { lane, epoch, to } => self.transfer_lane(*lane, *epoch, *to),
             Command::LaneHandOver { lane, epoch, number } => self.hand_over(*lane, *epoch, *number),
             Command::BrokerDrain { id, is_draining } => self.drain(*id, *is_draining),
         }

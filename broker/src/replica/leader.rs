@@ -28,6 +28,8 @@ pub struct Leader {
     pub is_serving: bool,
     /// It cannot read all that it has: it serves no more in this epoch.
     pub is_resigning: bool,
+    /// When it was told how far the followers are, and which of them kept up.
+    pub told: Option<(Monotonic, Vec<BrokerId>)>,
     /// The end of the log at the last tick.
     end_at_tick: Lsn,
     now: Monotonic,
@@ -148,6 +150,7 @@ impl Leader {
             memory_wanted: Lsn(0),
             is_serving: false,
             is_resigning: false,
+            told: None,
             end_at_tick: Lsn(0),
             now,
         }

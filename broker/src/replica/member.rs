@@ -6,6 +6,7 @@
 //! Invariant: from the moment of deciding to promise an epoch, nothing of a lower one leaves.
 
 mod moving;
+mod telling;
 
 use std::collections::VecDeque;
 
@@ -433,6 +434,7 @@ impl Replica {
                 self.handed_over = None;
                 self.hand_over(log);
                 self.offer();
+                self.tell_progress(log, now);
             }
             Phase::Fenced => {
                 self.answered = None;

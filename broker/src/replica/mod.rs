@@ -10,6 +10,7 @@ mod member;
 mod message;
 mod order;
 mod position;
+mod progress;
 mod report;
 mod vote;
 
@@ -23,5 +24,6 @@ pub use member::{LaneView, Replica};
 pub use message::LaneMessage;
 pub use order::{LaneLog, Order, Resume};
 pub use position::{FenceAnswer, Position};
+pub use progress::{FollowerProgress, LaneProgress};
 pub use report::LaneReport;
 pub use vote::{Stored, VOTE_BYTES, Vote};

@@ -5,6 +5,7 @@ use corelog_protocol::ids::{BrokerId, Epoch, Lsn};
 use super::history::History;
 use super::message::LaneMessage;
 use super::position::{FenceAnswer, Position};
+use super::progress::LaneProgress;
 use super::vote::Vote;
 
 /// Where a log goes on, and the one durable record of why.
@@ -48,6 +49,8 @@ pub enum Order {
         to: Vec<BrokerId>,
         is_leaving: bool,
     },
+    /// To whoever leads the metadata: how far the followers are.
+    Progress(LaneProgress),
     /// To whoever leads the metadata: the target of this move has all that was ever taken here.
     HandedOver {
         epoch: Epoch,

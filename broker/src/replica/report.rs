@@ -3,6 +3,7 @@
 use corelog_protocol::ids::{BrokerId, Epoch, LaneId};
 
 use super::position::FenceAnswer;
+use super::progress::LaneProgress;
 use crate::metadata::codec::{BadBytes, Reader, Writer};
 use crate::metadata::command::read_flag;
 
@@ -20,6 +21,8 @@ pub enum LaneReport {
     /// The leader of this epoch would have one of these lead, the first the rather: they are caught up. `is_leaving`:
     /// it wants to lead no more itself; else the first is the preferred leader.
     Offered { lane: LaneId, epoch: Epoch, to: Vec<BrokerId>, is_leaving: bool },
+    /// The leader of this epoch serves, and this is how far its followers are. Told each second.
+    Progress(LaneProgress),
     /// Its leader takes no batches, all that it took is committed, and durable at the target of this move.
     HandedOver { lane: LaneId, epoch: Epoch, number: u64 },
 }
@@ -28,6 +31,7 @@ impl LaneReport {
     pub fn lane(&self) -> LaneId {
         match self {
             Self::Answered(answer) => answer.lane,
+            Self::Progress(progress) => progress.lane,
             Self::Resigned { lane, .. }
             | Self::Settled { lane, .. }
             | Self::Offered { lane, .. }
@@ -38,6 +42,11 @@ impl LaneReport {
     pub fn encode(&self) -> Vec<u8> {
         let (tag, lane, epoch) = match self {
             Self::Answered(answer) => return answer.encode(),
+            Self::Progress(progress) => {
+                let mut writer = Writer::new(FORMAT, 6);
+                progress.write(&mut writer);
+                return writer.finish();
+            }
             Self::Resigned { lane, epoch } => (2, lane, epoch),
             Self::Settled { lane, epoch } => (3, lane, epoch),
             Self::Offered { lane, epoch, .. } => (4, lane, epoch),
@@ -53,7 +62,10 @@ impl LaneReport {
                 to.iter().for_each(|to| writer.u32(to.0));
             }
             Self::HandedOver { number, .. } => writer.u64(*number),
-            Self::Answered(_) | Self::Resigned { .. } | Self::Settled { .. } => {}
+            Self::Answered(_)
+            | Self::Progress(_)
+            | Self::Resigned { .. }
+            | Self::Settled { .. } => {}
         }
         writer.finish()
     }
@@ -64,6 +76,11 @@ impl LaneReport {
         let (tag, mut reader) = Reader::new(bytes, FORMAT)?;
         if tag == 1 {
             return FenceAnswer::decode(bytes).map(Self::Answered);
+        }
+        if tag == 6 {
+            let progress = LaneProgress::read(&mut reader)?;
+            reader.finish()?;
+            return Ok(Self::Progress(progress));
         }
         let lane = LaneId(reader.u32()?);
         let epoch = Epoch(reader.u64()?);
@@ -86,7 +103,7 @@ impl LaneReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replica::Position;
+    use crate::replica::{FollowerProgress, Position};
     use corelog_protocol::ids::Lsn;
 
     #[test]
@@ -104,6 +121,16 @@ mod tests {
                 is_leaving: true,
             },
             LaneReport::HandedOver { lane: LaneId(7), epoch: Epoch(8), number: 90 },
+            LaneReport::Progress(LaneProgress {
+                lane: LaneId(7),
+                epoch: Epoch(8),
+                end: Lsn(1_000),
+                followers: vec![FollowerProgress {
+                    broker: BrokerId(3),
+                    durable: Lsn(900),
+                    is_caught_up: true,
+                }],
+            }),
         ];
         for report in reports {
             let bytes = report.encode();

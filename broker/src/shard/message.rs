@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use corelog_protocol::ErrorCode;
 use corelog_protocol::ids::TopicId;
-use corelog_protocol::message::{Fetch, FetchedPartition, OffsetsAnswer, OffsetsQuery};
+use corelog_protocol::message::{
+    ClusterStatusReply, Fetch, FetchedPartition, Obstacle, OffsetsAnswer, OffsetsQuery,
+};
 use corelog_protocol::produce::{Produce, ProduceAck};
 
 use super::batch::CheckedBatch;
@@ -61,6 +63,10 @@ pub enum ShardMessage {
     Status {
         token: Token,
     },
+    /// To shard 0: how are brokers and lanes?
+    Cluster {
+        token: Token,
+    },
     /// To shard 0: what a replica here has to say to the leader of the metadata.
     LaneReport(LaneReport),
     Answer {
@@ -85,6 +91,9 @@ pub enum Answer {
     Offsets(Vec<OffsetsAnswer>),
     /// The change is in force on every shard.
     Changed(TopicId),
+    /// An operation has begun in this version of the metadata, which is in force on every shard.
+    Operated(Result<u64, Obstacle>),
+    Cluster(Box<ClusterStatusReply>),
     /// Values of the counters, in the fixed order of `status::names`.
     Counters(Vec<u64>),
     Refused(Refusal),

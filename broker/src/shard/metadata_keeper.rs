@@ -6,7 +6,7 @@
 //!     └──► another broker leads the group: asked there ────────────────────────────┘
 //! ```
 //! The group's records are entries of lane 0: see `group`. Its members are the brokers of the cluster, which speak
-//! through `peers`; what is asked of its leader is in `asked`, how a cluster begins in `registration`, and what
+//! through `peers`; what is asked of its leader is in `asked` and `survey`, how a cluster begins in `registration`, and what
 //! the leader does for lanes in `lanes`. In a group of one a command is committed when it is durable here, and a
 //! start waits for no election.
 
@@ -15,6 +15,7 @@ mod group;
 mod lanes;
 mod peers;
 mod registration;
+mod survey;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -153,6 +154,12 @@ impl MetadataKeeper {
         let leader = self.group.as_ref()?.status().leader?;
         // Members are brokers.
         u32::try_from(leader.0).ok().map(BrokerId).filter(|id| *id != self.me)
+    }
+
+    /// The command that would do it now, or what it would come to.
+    fn command_of(&self, change: &Change) -> Result<Command, Outcome> {
+        let failover = self.failover.as_ref().map(|failover| (failover, self.group_time()));
+        change.command(&self.state, failover)
     }
 
     /// Who asked is answered when this version is in force on every shard.
@@ -297,7 +304,7 @@ impl Shard {
             }
             let Some((asker, change)) = keeper.queue.front() else { break };
             let asker = *asker;
-            let decided = match change.command(&keeper.state) {
+            let decided = match keeper.command_of(change) {
                 Err(outcome) => Err(outcome),
                 Ok(command) => Ok(match self.propose(cx, Proposer::Asker(asker), &command) {
                     Ok(()) => {
@@ -423,12 +430,14 @@ const NO_LEADER: Refusal = Refusal {
     message: "the metadata has no leader here",
 };
 
-fn outcome_answer(outcome: Outcome) -> Answer {
+/// `version`: of the state from which on it holds.
+fn outcome_answer(outcome: Outcome, version: u64) -> Answer {
     let refused = |code, message| Answer::Refused(Refusal::new(code, message));
     match outcome {
         Outcome::Done(topic) => Answer::Changed(topic),
-        // Nobody waits for what brokers say of themselves.
-        Outcome::Noted => Answer::Nothing,
+        Outcome::Noted => Answer::Operated(Ok(version)),
+        Outcome::Possible => Answer::Operated(Ok(0)),
+        Outcome::Obstructed(obstacle) => Answer::Operated(Err(obstacle)),
         Outcome::TopicExists => refused(ErrorCode::TopicExists, "a topic of this name exists"),
         Outcome::UnknownTopic => refused(ErrorCode::UnknownTopic, "no topic of this name"),
         Outcome::Invalid => refused(ErrorCode::InvalidConfig, "a setting is out of its bounds"),

@@ -3,7 +3,7 @@
 //! `step` is the only door. It takes one event, lets the part concerned decide, then settles: what
 //! the logs have to say is heard, replies are sent (one send per connection), the next deadline is
 //! set. Each part is a file: `receive` (bytes to frames), `requests` (frames to requests), `produce`
-//! (of what `batch` has checked), `acks`, `fetch`, `offsets`, `topics`, `status`; `route` and `gather`
+//! (of what `batch` has checked), `acks`, `fetch`, `offsets`, `topics`, `status`, `cluster`; `route` and `gather`
 //! for what belongs to other shards; `peers` and `replicas` for other brokers; `admission`, `timers`, `boot`, `stop`.
 //!
 //! Invariants: nothing here opens a file or socket or asks a clock; a step touches about 64 KiB
@@ -13,6 +13,7 @@ mod acks;
 pub mod admission;
 mod batch;
 mod boot;
+mod cluster;
 pub mod config;
 pub mod counters;
 pub mod effect;

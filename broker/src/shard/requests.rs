@@ -3,7 +3,8 @@
 use corelog_protocol::ErrorCode;
 use corelog_protocol::frame::{FrameHeader, FrameKind};
 use corelog_protocol::message::{
-    Fetch, Hello, Offsets, Status, TopicAlter, TopicCreate, TopicDelete, TopicDescribe, TopicList,
+    ClusterStatus, Fetch, Hello, Offsets, Operate, Status, TopicAlter, TopicCreate, TopicDelete,
+    TopicDescribe, TopicList,
 };
 use corelog_protocol::peer::PeerHello;
 use corelog_protocol::produce::Produce;
@@ -112,6 +113,14 @@ impl Shard {
                 let status = read!(self, cx, conn, header, Status, control);
                 self.on_status_request(cx, conn, header.correlation, status.prefix);
             }
+            FrameKind::ClusterStatus => {
+                let ClusterStatus = read!(self, cx, conn, header, ClusterStatus, control);
+                self.on_cluster_status(cx, conn, header.correlation);
+            }
+            FrameKind::Operate => {
+                let operate = read!(self, cx, conn, header, Operate, control);
+                self.on_operate(cx, conn, header.correlation, operate);
+            }
             // Answers are not for a broker to receive.
             FrameKind::HelloReply
             | FrameKind::Error
@@ -125,13 +134,17 @@ impl Shard {
             | FrameKind::TopicDeleteReply
             | FrameKind::TopicAlterReply
             | FrameKind::StatusReply
+            | FrameKind::ClusterStatusReply
+            | FrameKind::OperateReply
             | FrameKind::PeerHello
             | FrameKind::PeerHelloReply
             | FrameKind::PeerMetadata
             | FrameKind::PeerLane
             | FrameKind::PeerFence
             | FrameKind::PeerChange
-            | FrameKind::PeerChangeReply => {
+            | FrameKind::PeerChangeReply
+            | FrameKind::PeerSurvey
+            | FrameKind::PeerSurveyReply => {
                 return self.on_malformed(cx, conn, header, "an answer instead of a request");
             }
         }

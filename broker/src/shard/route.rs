@@ -45,6 +45,14 @@ pub(super) enum ForwardKind {
         conn: Conn,
         correlation: u64,
     },
+    Operate {
+        conn: Conn,
+        correlation: u64,
+    },
+    Cluster {
+        conn: Conn,
+        correlation: u64,
+    },
     /// Part of a request with parts on several shards: the places of its items in the request.
     Part {
         gather: JobId,
@@ -150,6 +158,10 @@ impl Shard {
                 let values = self.counter_values(cx);
                 self.answer(cx, origin(token), Answer::Counters(values));
             }
+            ShardMessage::Cluster { token } => {
+                self.counters.requests_adopted += 1;
+                self.survey_cluster(cx, origin(token));
+            }
             ShardMessage::LaneReport(report) => self.report_lane(cx, report),
             ShardMessage::Answer { token, answer } => {
                 if let Answer::Fetched { payload, .. } = &answer
@@ -197,6 +209,14 @@ impl Shard {
                 self.end_request(conn);
                 let kind = FrameKind::TopicDelete.to_wire();
                 self.refuse_conn(cx, conn, correlation, kind, refusal);
+            }
+            (ForwardKind::Operate { conn, correlation }, answer) => {
+                self.end_request(conn);
+                self.on_operated(cx, conn, correlation, answer);
+            }
+            (ForwardKind::Cluster { conn, correlation }, answer) => {
+                self.end_request(conn);
+                self.on_cluster_told(cx, conn, correlation, answer);
             }
             (ForwardKind::Part { gather, places }, answer) => {
                 self.gather_answer(cx, gather, forward.shard, token, &places, answer);

@@ -92,7 +92,7 @@ impl Shard {
 
     /// Asks shard 0, which may be this one: then the question is kept all the same, and answered
     /// without a message.
-    fn ask_change<M: Memory>(
+    pub(super) fn ask_change<M: Memory>(
         &mut self,
         cx: &mut Cx<'_, M>,
         conn: Conn,
@@ -107,6 +107,7 @@ impl Shard {
             ForwardKind::Create { correlation, .. } => (*correlation, FrameKind::TopicCreate),
             ForwardKind::Delete { correlation, .. } => (*correlation, FrameKind::TopicDelete),
             ForwardKind::Alter { correlation, .. } => (*correlation, FrameKind::TopicAlter),
+            ForwardKind::Operate { correlation, .. } => (*correlation, FrameKind::Operate),
             kind => unreachable!("{kind:?} is no change"),
         };
         let kind_number = kind_number.to_wire();

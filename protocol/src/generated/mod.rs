@@ -12,6 +12,9 @@
 )]
 
 #[rustfmt::skip]
+#[path = "cluster_generated.rs"]
+pub(crate) mod cluster;
+#[rustfmt::skip]
 #[path = "data_generated.rs"]
 pub(crate) mod data;
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! reads are unaligned.
 
 mod brokers;
+mod cluster;
 mod data;
 mod session;
 mod status;
@@ -22,6 +23,10 @@ use std::fmt;
 use flatbuffers::{FlatBufferBuilder, Follow, Verifiable, VerifierOptions};
 
 pub use brokers::{BROKERS_MAX, BrokerPlace, Brokers, REPLICA_PLACES_MAX, ReplicaPlace};
+pub use cluster::{
+    BrokerStatus, ClusterStatus, ClusterStatusReply, LANE_REPLICAS_MAX, LANES_MAX, LaneStatus,
+    Obstacle, Operate, OperateReply, Operation, ReplicaStatus,
+};
 pub use data::{
     FETCH_PARTITIONS_MAX, Fetch, FetchPartition, FetchReply, FetchedPartition, Offsets,
     OffsetsAnswer, OffsetsQuery, OffsetsReply,

@@ -376,6 +376,67 @@ pub fn status_reply() -> StatusReply {
     }
 }
 
+pub fn cluster_status_reply() -> ClusterStatusReply {
+    let broker = |id: u32, is_alive| BrokerStatus {
+        id: BrokerId(id),
+        address: format!("192.0.2.{id}:7421").parse().unwrap(),
+        rack: format!("r{id}"),
+        shards: 2,
+        incarnation: Incarnation(0x0102_0304_0506_0700 + u64::from(id)),
+        is_alive,
+        is_draining: id == 3,
+    };
+    let replica = |id, behind| ReplicaStatus {
+        broker: BrokerId(id),
+        behind,
+        is_caught_up: behind == Some(0),
+    };
+    let first = LaneStatus {
+        lane: LaneId(1),
+        epoch: Epoch(4),
+        leader: Some(BrokerId(1)),
+        is_serving: true,
+        moving_to: Some(BrokerId(2)),
+        replicas: vec![replica(1, Some(0)), replica(2, Some(1_000)), replica(3, None)],
+        before: vec![BrokerId(1), BrokerId(2), BrokerId(4)],
+    };
+    let second = LaneStatus {
+        lane: LaneId(2),
+        leader: None,
+        is_serving: false,
+        moving_to: None,
+        replicas: vec![replica(3, None)],
+        before: Vec::new(),
+        ..first.clone()
+    };
+    ClusterStatusReply {
+        version: 77,
+        me: BrokerId(2),
+        metadata_leader: Some(BrokerId(1)),
+        brokers: vec![broker(1, Some(true)), broker(2, Some(false)), broker(3, None)],
+        lanes: vec![first, second],
+    }
+}
+
+pub fn operate() -> Operate {
+    let operation = Operation::Transfer { lane: LaneId(7), to: BrokerId(3) };
+    Operate { operation, check_only: true, timeout_ms: 5_000 }
+}
+
+pub fn operate_drain() -> Operate {
+    let operation = Operation::Drain { broker: BrokerId(3) };
+    Operate { operation, check_only: false, timeout_ms: 0 }
+}
+
+pub fn operate_reply() -> OperateReply {
+    OperateReply { result: Ok(78) }
+}
+
+pub fn operate_reply_obstacle() -> OperateReply {
+    let (lane, broker) = (LaneId(7), BrokerId(3));
+    OperateReply { result: Err(Obstacle::Behind { lane, broker, entries: 1_000 }) }
+}
+
 /// Calls a macro with every message that is a table: golden name, type, sample.
 #[macro_export]
 macro_rules! for_each_table {
@@ -407,5 +468,11 @@ macro_rules! for_each_table {
         $call!("topic_alter_reply", TopicAlterReply, support::topic_alter_reply());
         $call!("status", Status, support::status());
         $call!("status_reply", StatusReply, support::status_reply());
+        $call!("cluster_status", ClusterStatus, ClusterStatus);
+        $call!("cluster_status_reply", ClusterStatusReply, support::cluster_status_reply());
+        $call!("operate", Operate, support::operate());
+        $call!("operate_drain", Operate, support::operate_drain());
+        $call!("operate_reply", OperateReply, support::operate_reply());
+        $call!("operate_reply_obstacle", OperateReply, support::operate_reply_obstacle());
     };
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use corelog_protocol::ids::BrokerId;
+use corelog_protocol::message::Obstacle;
 
 use super::{Outcome, State};
 use crate::metadata::Command;
@@ -65,7 +66,7 @@ impl State {
 
     pub(super) fn drain(&mut self, id: BrokerId, is_draining: bool) -> Outcome {
         match (self.broker_at(id), self.draining.binary_search(&id), is_draining) {
-            (Err(_), ..) => Outcome::Invalid,
+            (Err(_), ..) => Outcome::Obstructed(Obstacle::UnknownBroker { broker: id }),
             (Ok(_), Err(at), true) => {
                 self.draining.insert(at, id);
                 Outcome::Noted

@@ -1,14 +1,14 @@
 //! The state as bytes in a checkpoint entry, and back.
 //!
 //! ```text
-//! crc32c u32 (of all that follows) | format u8 = 4 | tag u8 = 0x49 | 0 u16
+//! crc32c u32 (of all that follows) | format u8 = 5 | tag u8 = 0x49 | 0 u16
 //! version u64 | next_topic u32 | next_partition u32
 //! count u32, count x broker | count u32, count x id u32          the removed brokers
 //! count u32, count x id u32                                      the draining ones
 //! count u32, count x lane                                        lanes 1, 2, 3, ...
 //! count u32, count x topic | count u32, count x (first u32, count u32)      the deleted partitions
 //! lane:  epoch u64 | leader u32 (0: none) | its position | set | set before (empty: none)
-//!        | move: broker u32 (0: none), number u64
+//!        | move: broker u32 (0: none), number u64, is it to stay u8
 //! topic: id u32 | name | retention_ms u64 | retention_bytes u64 | count u32, count x (first u32, count u32)
 //!        | count u32, count x (lane u32, first_offset u64)
 //! ```
@@ -24,7 +24,7 @@ use crate::metadata::codec::{BadBytes, Reader, Writer};
 use crate::metadata::lane::LaneRecord;
 use crate::metadata::topic::{Link, PartitionRange, Topic, TopicSettings, is_valid_name};
 
-const IMAGE_FORMAT: u8 = 4;
+const IMAGE_FORMAT: u8 = 5;
 const IMAGE_TAG: u8 = 0x49;
 
 /// No version in an image is greater: commands are counted one by one, so such a one is forged.

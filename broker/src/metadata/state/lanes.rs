@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use corelog_protocol::ids::{BrokerId, Epoch, LaneId, TopicId};
+use corelog_protocol::message::Obstacle;
 
 use super::{Outcome, State};
-use crate::metadata::Command;
 use crate::metadata::lane::{LaneLeader, LaneMoving, LaneRecord, LaneReplica, is_set};
 use crate::replica::Position;
 
@@ -59,21 +59,6 @@ impl State {
         }
     }
 
-    /// The command that would have this broker lead the lane now.
-    ///
-    /// # Errors
-    /// It leads already (`Noted`), has no replica, or the lane has no leader or moves already (`Invalid`).
-    pub fn lane_move(&self, id: LaneId, to: BrokerId) -> Result<Command, Outcome> {
-        let lane = self.replicated(id).ok_or(Outcome::Invalid)?;
-        match lane.leader_id() {
-            Some(leader) if leader == to && lane.moving.is_none() => Err(Outcome::Noted),
-            Some(leader) if leader != to && lane.moving.is_none() && lane.replica(to).is_some() => {
-                Ok(Command::LaneMove { lane: id, epoch: lane.epoch, to: Some(to) })
-            }
-            _ => Err(Outcome::Invalid),
-        }
-    }
-
     /// A move begins if there is none, and is taken back if there is one.
     pub(super) fn move_lane(&mut self, id: LaneId, epoch: Epoch, to: Option<BrokerId>) -> Outcome {
         let number = self.version;
@@ -85,10 +70,47 @@ impl State {
                     && lane.leader_id() != to
                     && to.is_none_or(|to| lane.replica(to).is_some()) =>
             {
-                let moving = to.map(|to| LaneMoving { to, number });
+                let moving = to.map(|to| LaneMoving { to, number, is_to_stay: false });
                 self.change(id, |lane| lane.moving = moving)
             }
             _ => Outcome::Invalid,
+        }
+    }
+
+    /// What keeps this broker from leading the lane next, as far as the metadata tells.
+    pub fn obstacle_to_transfer(&self, id: LaneId, to: BrokerId) -> Option<Obstacle> {
+        let Some(lane) = self.lane(id) else { return Some(Obstacle::UnknownLane { lane: id }) };
+        if !lane.is_replicated() {
+            return Some(Obstacle::NotReplicated { lane: id });
+        }
+        if self.broker(to).is_none() {
+            return Some(Obstacle::UnknownBroker { broker: to });
+        }
+        if lane.replica(to).is_none() {
+            return Some(Obstacle::NoReplica { lane: id, broker: to });
+        }
+        if lane.leader.is_none() {
+            return Some(Obstacle::NotLed { lane: id });
+        }
+        lane.moving.map(|_| Obstacle::Moving { lane: id })
+    }
+
+    /// A move that is to stay begins; or its target leads already, and is preferred from now on.
+    pub(super) fn transfer_lane(&mut self, id: LaneId, epoch: Epoch, to: BrokerId) -> Outcome {
+        if let Some(obstacle) = self.obstacle_to_transfer(id, to) {
+            return Outcome::Obstructed(obstacle);
+        }
+        let number = self.version;
+        match self.lane(id) {
+            Some(lane) if lane.epoch == epoch && lane.leader_id() == Some(to) => {
+                self.change(id, |lane| lane.prefer(to))
+            }
+            Some(lane) if lane.epoch == epoch => {
+                let moving = LaneMoving { to, number, is_to_stay: true };
+                self.change(id, |lane| lane.moving = Some(moving))
+            }
+            // Somebody else leads than when it was asked for.
+            _ => Outcome::Obstructed(Obstacle::NotLed { lane: id }),
         }
     }
 
@@ -120,7 +142,10 @@ impl State {
             {
                 self.change(id, |lane| {
                     lane.leader = Some(LaneLeader { broker, position });
-                    lane.moving = None;
+                    let moving = lane.moving.take();
+                    if moving.is_some_and(|moving| moving.is_to_stay && moving.to == broker) {
+                        lane.prefer(broker);
+                    }
                 })
             }
             _ => Outcome::Invalid,
@@ -164,9 +189,9 @@ impl State {
 pub(super) mod tests {
     use super::*;
     use crate::disk::DirectoryId;
-    use crate::metadata::BrokerRecord;
     use crate::metadata::boot::boot;
     use crate::metadata::state::brokers::tests::broker;
+    use crate::metadata::{BrokerRecord, Command};
     use corelog_protocol::ids::Lsn;
 
     const LANE: LaneId = LaneId(1);
@@ -213,8 +238,12 @@ pub(super) mod tests {
 
     /// Nothing but the version changes.
     fn assert_refused(state: &mut State, command: &Command) {
+        assert_comes_to(state, command, Outcome::Invalid);
+    }
+
+    fn assert_comes_to(state: &mut State, command: &Command, outcome: Outcome) {
         let before = state.clone();
-        assert_eq!(state.apply(command), Outcome::Invalid, "{command:?}");
+        assert_eq!(state.apply(command), outcome, "{command:?}");
         assert_eq!(state.version(), before.version() + 1);
         state.version = before.version;
         assert_eq!(*state, before, "{command:?}");
@@ -331,10 +360,58 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_transfer_that_comes_about_makes_its_target_the_preferred_leader() {
+        let transfer = |lane, epoch, to| Command::LaneTransfer {
+            lane: LaneId(lane),
+            epoch: Epoch(epoch),
+            to: BrokerId(to),
+        };
+        let mut state = cluster(4);
+        let preferred = |state: &State| state.lane(LANE).unwrap().preferred().0;
+        let order = |state: &State| -> Vec<u32> {
+            state.lane(LANE).unwrap().replicas.iter().map(|replica| replica.broker.0).collect()
+        };
+        assert_eq!((lane(&state), order(&state)), ((1, Some(3)), vec![1, 2, 3]));
+        let (lane_7, lane_2) = (LaneId(7), LaneId(2));
+        for (command, obstacle) in [
+            (transfer(7, 1, 2), Obstacle::UnknownLane { lane: lane_7 }),
+            (transfer(2, 4, 2), Obstacle::NotLed { lane: lane_2 }),
+            (transfer(1, 1, 5), Obstacle::UnknownBroker { broker: BrokerId(5) }),
+            (transfer(1, 1, 4), Obstacle::NoReplica { lane: LANE, broker: BrokerId(4) }),
+            (transfer(1, 2, 2), Obstacle::NotLed { lane: LANE }),
+        ] {
+            assert_comes_to(&mut state, &command, Outcome::Obstructed(obstacle));
+        }
+        // Who leads already is preferred at once.
+        assert_eq!(state.apply(&transfer(1, 1, 3)), Outcome::Noted);
+        assert_eq!((lane(&state), order(&state)), ((1, Some(3)), vec![3, 1, 2]));
+        assert_eq!(state.apply(&transfer(1, 1, 2)), Outcome::Noted);
+        let moving = Outcome::Obstructed(Obstacle::Moving { lane: LANE });
+        assert_comes_to(&mut state, &transfer(1, 1, 1), moving);
+        assert_eq!(State::from_image(&state.image()).as_ref(), Ok(&state));
+        // Taken back, nothing of it stays.
+        let mut other = state.clone();
+        other.apply(&Command::LaneMove { lane: LANE, epoch: Epoch(1), to: None });
+        assert_eq!((preferred(&other), other.lane(LANE).unwrap().moving), (3, None));
+        // Nor if somebody else is named in the end.
+        other = state.clone();
+        other.apply(&enter(2));
+        other.apply(&lead(2, 1));
+        assert_eq!((preferred(&other), lane(&other)), (3, (2, Some(1))));
+        let number = state.lane(LANE).unwrap().moving.unwrap().number;
+        state.apply(&Command::LaneHandOver { lane: LANE, epoch: Epoch(1), number });
+        assert_eq!(preferred(&state), 3);
+        state.apply(&lead(2, 2));
+        assert_eq!((lane(&state), order(&state)), ((2, Some(2)), vec![2, 3, 1]));
+        assert_eq!(State::from_image(&state.image()), Ok(state));
+    }
+
+    #[test]
     fn a_broker_that_drains_is_known_to_until_it_goes_or_need_not_any_more() {
         let drain = |id, is_draining| Command::BrokerDrain { id: BrokerId(id), is_draining };
         let mut state = cluster(4);
-        assert_refused(&mut state, &drain(5, true));
+        let unknown = Obstacle::UnknownBroker { broker: BrokerId(5) };
+        assert_comes_to(&mut state, &drain(5, true), Outcome::Obstructed(unknown));
         for (command, is_draining) in
             [(drain(4, true), true), (drain(4, true), true), (drain(4, false), false)]
         {

@@ -187,6 +187,7 @@ impl World {
                 | Order::Offer { .. }
                 | Order::HandedOver { .. }
                 | Order::Serve(_)
+                | Order::Progress(_)
                 | Order::Yield => {}
             }
         }

@@ -28,6 +28,9 @@ const ASKED_TICKS_MAX: u32 = 200;
 const LINK_LOST: Refusal =
     Refusal::new(ErrorCode::OutcomeUnknown, "the leader of the metadata was lost meanwhile");
 
+/// A question for what it knows is given up after so many, 1 s.
+const SURVEY_TICKS_MAX: u32 = 20;
+
 /// What was asked of leaders and is not answered.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
@@ -35,10 +38,19 @@ pub(super) struct Asked {
     next_token: u64,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Wanted {
+    /// A change of the metadata.
+    Change,
+    /// What the leader knows of brokers and replicas.
+    Survey,
+}
+
 #[derive(Debug)]
 struct Question {
     leader: BrokerId,
     origin: Origin,
+    wanted: Wanted,
     ticks_left: u32,
 }
 
@@ -52,19 +64,33 @@ impl Asked {
         self.open.is_empty()
     }
 
-    fn add(&mut self, leader: BrokerId, origin: Origin) -> u64 {
+    pub fn is_full(&self) -> bool {
+        self.open.len() >= CHANGES_QUEUED_MAX
+    }
+
+    pub fn add(&mut self, leader: BrokerId, origin: Origin, wanted: Wanted) -> u64 {
         // 0 means that nobody waits.
         let token = self.next_token.max(1);
         self.next_token = token.wrapping_add(1);
-        self.open.insert(token, Question { leader, origin, ticks_left: ASKED_TICKS_MAX });
+        let ticks_left = match wanted {
+            Wanted::Change => ASKED_TICKS_MAX,
+            Wanted::Survey => SURVEY_TICKS_MAX,
+        };
+        self.open.insert(token, Question { leader, origin, wanted, ticks_left });
         token
     }
 
-    fn take(&mut self, is_over: impl Fn(&Question) -> bool) -> Vec<Origin> {
-        self.open
-            .extract_if(.., |_, question| is_over(question))
-            .map(|(_, one)| one.origin)
-            .collect()
+    /// Who asked this of that leader: it is answered, or was not sent.
+    pub fn close(&mut self, token: u64, leader: BrokerId, wanted: Wanted) -> Option<Origin> {
+        let question = self.open.get(&token)?;
+        if question.leader != leader || question.wanted != wanted {
+            return None;
+        }
+        self.open.remove(&token).map(|question| question.origin)
+    }
+
+    fn take(&mut self, is_over: impl Fn(&Question) -> bool) -> Vec<Question> {
+        self.open.extract_if(.., |_, question| is_over(question)).map(|(_, one)| one).collect()
     }
 }
 
@@ -78,17 +104,15 @@ impl Shard {
     ) {
         let Some(keeper) = &mut self.keeper else { return };
         let refusal = match keeper.leader_elsewhere() {
-            Some(_) if keeper.asked.open.len() >= CHANGES_QUEUED_MAX => {
-                crate::shard::replies::OVERLOADED
-            }
+            Some(_) if keeper.asked.is_full() => crate::shard::replies::OVERLOADED,
             Some(leader) => {
-                let token = keeper.asked.add(leader, origin);
+                let token = keeper.asked.add(leader, origin, Wanted::Change);
                 let body = AskedChange { token, change }.encode();
                 if self.send_peer(cx, leader, ShardId(0), FrameKind::PeerChange, &body, &[]) {
                     return;
                 }
                 if let Some(keeper) = &mut self.keeper {
-                    keeper.asked.open.remove(&token);
+                    keeper.asked.close(token, leader, Wanted::Change);
                 }
                 NO_LEADER
             }
@@ -131,19 +155,16 @@ impl Shard {
             return;
         };
         let Some(keeper) = &mut self.keeper else { return };
-        if keeper.asked.open.get(&token).is_none_or(|question| question.leader != from) {
-            return;
-        }
-        let Some(question) = keeper.asked.open.remove(&token) else { return };
+        let Some(origin) = keeper.asked.close(token, from, Wanted::Change) else { return };
         match result {
             ChangeResult::Decided { outcome, version } => {
-                keeper.settle_later(version, question.origin, outcome_answer(outcome));
+                keeper.settle_later(version, origin, outcome_answer(outcome, version));
                 self.settle_changes(cx);
             }
             ChangeResult::Refused { code, retry_after_ms } => {
                 let message = "the leader of the metadata did not do it";
                 let refusal = Refusal { code, retry_after_ms, message };
-                self.change_answered(cx, question.origin, Answer::Refused(refusal));
+                self.change_answered(cx, origin, Answer::Refused(refusal));
             }
         }
     }
@@ -155,10 +176,12 @@ impl Shard {
         asker: Asker,
         outcome: Outcome,
     ) {
+        let version = self.keeper.as_ref().map_or(0, |keeper| keeper.state.version());
         match asker {
-            Asker::Here(origin) => self.change_answered(cx, origin, outcome_answer(outcome)),
+            Asker::Here(origin) => {
+                self.change_answered(cx, origin, outcome_answer(outcome, version));
+            }
             Asker::Peer { broker, token } => {
-                let version = self.keeper.as_ref().map_or(0, |keeper| keeper.state.version());
                 let result = ChangeResult::Decided { outcome, version };
                 self.reply_to_peer(cx, broker, ChangeReply { token, result });
             }
@@ -196,28 +219,35 @@ impl Shard {
 
     /// The link to a broker is lost, and with it perhaps what was asked.
     pub(super) fn give_up_asked_of<M: Memory>(&mut self, cx: &mut Cx<'_, M>, broker: BrokerId) {
-        let Some(keeper) = &mut self.keeper else { return };
-        let lost = keeper.asked.take(|question| question.leader == broker);
-        for origin in lost {
-            self.change_answered(cx, origin, Answer::Refused(LINK_LOST));
-        }
+        self.give_up_where(cx, |question| question.leader == broker);
     }
 
     /// A tick has passed.
     pub(super) fn expire_asked<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
         let Some(keeper) = &mut self.keeper else { return };
         keeper.asked.open.values_mut().for_each(|question| question.ticks_left -= 1);
-        let expired = keeper.asked.take(|question| question.ticks_left == 0);
-        for origin in expired {
-            self.change_answered(cx, origin, Answer::Refused(LINK_LOST));
-        }
+        self.give_up_where(cx, |question| question.ticks_left == 0);
     }
 
     /// Nothing will be heard any more.
     pub(super) fn give_up_asked<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
+        self.give_up_where(cx, |_| true);
+    }
+
+    fn give_up_where<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        is_over: impl Fn(&Question) -> bool,
+    ) {
         let Some(keeper) = &mut self.keeper else { return };
-        for origin in keeper.asked.take(|_| true) {
-            self.change_answered(cx, origin, Answer::Refused(LINK_LOST));
+        for question in keeper.asked.take(is_over) {
+            match question.wanted {
+                Wanted::Change => {
+                    self.change_answered(cx, question.origin, Answer::Refused(LINK_LOST));
+                }
+                // What this broker knows itself is an answer, too.
+                Wanted::Survey => self.tell_cluster(cx, question.origin, None),
+            }
         }
     }
 }

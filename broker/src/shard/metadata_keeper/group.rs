@@ -350,7 +350,7 @@ impl MetadataKeeper {
         let version = self.state.version();
         match context.and_then(|context| self.take_proposed(context)) {
             Some(Proposer::Asker(Asker::Here(origin))) => {
-                self.settle_later(version, origin, outcome_answer(outcome));
+                self.settle_later(version, origin, outcome_answer(outcome, version));
             }
             Some(Proposer::Asker(Asker::Peer { broker, token })) => {
                 let result = ChangeResult::Decided { outcome, version };

@@ -84,6 +84,7 @@ impl Shard {
             LaneReport::Offered { lane, epoch, to, is_leaving } => {
                 failover.on_offer(from, (lane, epoch), to, is_leaving, now);
             }
+            LaneReport::Progress(progress) => failover.on_progress(from, progress, now),
             LaneReport::HandedOver { lane, epoch, number } => {
                 failover.on_handed_over(from, (lane, epoch), number, now);
             }
@@ -124,9 +125,9 @@ impl Shard {
         }
     }
 
-    /// A broker that leaves, and leads no lane any more, lets another one lead the metadata's group as well.
+    /// A broker that leaves or drains, and leads no lane any more, lets another one lead the metadata's group as well.
     pub(super) fn hand_over_group<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
-        if self.leaving.is_none() || self.leads_lanes() {
+        if !self.is_leaving() || self.leads_lanes() {
             return;
         }
         let Some(keeper) = self.keeper.as_mut().filter(|keeper| keeper.is_leading()) else {
@@ -139,9 +140,10 @@ impl Shard {
         }
         let (me, now) = (keeper.me, keeper.group_time());
         let Some(failover) = &keeper.failover else { return };
-        let is_wanted = |id: &BrokerId| *id != me && failover.is_alive(*id, now);
-        let others: Vec<BrokerId> =
-            keeper.state.brokers().map(|it| it.id).filter(is_wanted).collect();
+        let state = &keeper.state;
+        let is_wanted =
+            |id: &BrokerId| *id != me && failover.is_alive(*id, now) && !state.is_draining(*id);
+        let others: Vec<BrokerId> = state.brokers().map(|it| it.id).filter(is_wanted).collect();
         let Some(to) = others.get(round as usize % others.len().max(1)) else { return };
         if let Some(group) = &mut keeper.group {
             // Not a voter: the next one is tried.

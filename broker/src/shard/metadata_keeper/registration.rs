@@ -14,7 +14,7 @@ use crate::shard::{Cx, Shard};
 const REGISTER_TICKS: u32 = 10;
 
 impl Shard {
-    fn own_record(&self) -> BrokerRecord {
+    pub(in crate::shard) fn own_record(&self) -> BrokerRecord {
         let config = &self.config;
         BrokerRecord {
             id: config.broker,
@@ -47,7 +47,7 @@ impl Shard {
         let change = Change::BrokerRegister { record };
         if keeper.is_leading() {
             keeper.register_ticks = REGISTER_TICKS;
-            if let Ok(command) = change.command(&keeper.state) {
+            if let Ok(command) = change.command(&keeper.state, None) {
                 // Not now: it is tried again.
                 _ = self.propose(cx, Proposer::Nobody, &command);
             }

@@ -88,6 +88,8 @@ impl Shard {
             FrameKind::PeerFence => self.on_peer_fence(cx, from, &control),
             FrameKind::PeerChange => self.on_peer_change(cx, from, &control),
             FrameKind::PeerChangeReply => self.on_peer_change_reply(cx, from, &control),
+            FrameKind::PeerSurvey => self.on_peer_survey(cx, from, &control),
+            FrameKind::PeerSurveyReply => self.on_peer_survey_reply(cx, from, &control),
             // A broker that asks as clients do has lost its way.
             _ => is_known = false,
         }

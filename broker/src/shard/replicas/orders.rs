@@ -75,6 +75,7 @@ impl Shard {
             Order::Offer { epoch, to, is_leaving } => {
                 self.report_lane(cx, LaneReport::Offered { lane: id, epoch, to, is_leaving });
             }
+            Order::Progress(progress) => self.report_lane(cx, LaneReport::Progress(progress)),
             Order::HandedOver { epoch, number } => {
                 self.report_lane(cx, LaneReport::HandedOver { lane: id, epoch, number });
             }

@@ -2,14 +2,17 @@
 
 use corelog_protocol::frame::FrameKind;
 use corelog_protocol::ids::{BrokerId, LaneId, PartitionId};
-use corelog_protocol::message::{TopicCreate, TopicCreateReply, TopicSettings};
+use corelog_protocol::message::{
+    ClusterStatus, ClusterStatusReply, Obstacle, Operate, OperateReply, Operation, TopicCreate,
+    TopicCreateReply, TopicSettings,
+};
 use corelog_protocol::{Durability, ErrorCode};
 
 use super::data::{fetch_of, records};
 use super::world::{batch, produce};
-use crate::metadata::{Change, LaneRecord};
+use crate::metadata::LaneRecord;
+use crate::replica::LaneReport;
 use crate::shard::event::Event;
-use crate::shard::lane::Origin;
 use crate::sim::cluster::{Cluster, number};
 use crate::time::Nanos;
 
@@ -65,10 +68,38 @@ impl Story {
         (0..3).find(leads).expect("somebody leads")
     }
 
-    fn change(&mut self, change: Change) {
-        let keeper = self.keeper();
-        self.cluster.world(keeper).act(0, |shard, cx| shard.on_change(cx, Origin::Nobody, change));
+    /// Asks this broker for an operation, as a user does.
+    fn ask(
+        &mut self,
+        broker: usize,
+        operation: Operation,
+        check_only: bool,
+    ) -> Result<u64, Obstacle> {
+        let client = self.cluster.world(broker).client(0);
+        let operate = Operate { operation, check_only, timeout_ms: 0 };
+        self.cluster.world(broker).ask(client, 3, &operate);
         self.cluster.run();
+        let frame = self.cluster.world(broker).take_one(client);
+        assert_eq!(frame.kind, FrameKind::OperateReply, "{frame:?}");
+        self.cluster.world(broker).hang_up(client);
+        OperateReply::decode(&frame.control).unwrap().result
+    }
+
+    fn operate(&mut self, operation: Operation) {
+        let keeper = self.keeper();
+        let version = self.ask(keeper, operation, false).expect("nothing is in its way");
+        assert!(version > 0);
+    }
+
+    /// What this broker says of the cluster.
+    fn status(&mut self, broker: usize) -> ClusterStatusReply {
+        let client = self.cluster.world(broker).client(0);
+        self.cluster.world(broker).ask(client, 4, &ClusterStatus);
+        self.cluster.run();
+        let frame = self.cluster.world(broker).take_one(client);
+        assert_eq!(frame.kind, FrameKind::ClusterStatusReply, "{frame:?}");
+        self.cluster.world(broker).hang_up(client);
+        ClusterStatusReply::decode(&frame.control).unwrap()
     }
 
     /// A batch to each partition, where its leader is by what is known.
@@ -150,7 +181,12 @@ impl Story {
     }
 
     fn begin_move(&mut self, lane: LaneId, target: usize) {
-        self.change(Change::LaneMove { lane, to: number(target) });
+        let leader = self.leader(lane).expect("it is led");
+        let (epoch, to) = (self.lane(lane).epoch, vec![number(target)]);
+        // As a leader does that had better not lead.
+        let offer = LaneReport::Offered { lane, epoch, to, is_leaving: false };
+        self.cluster.world(leader).act(0, |shard, cx| shard.report_lane(cx, offer));
+        self.cluster.run();
     }
 }
 
@@ -279,16 +315,127 @@ fn a_broker_that_stops_hands_over_everything_first_and_gets_its_lanes_back() {
 fn a_draining_broker_leads_nothing_until_it_need_not_drain() {
     let mut story = Story::new();
     let drained = story.leaders()[0].unwrap();
-    let id: BrokerId = number(drained);
+    let broker: BrokerId = number(drained);
     let leads = |story: &Story| story.leaders().contains(&Some(drained));
     assert!(leads(&story));
-    story.change(Change::BrokerDrain { id, is_draining: true });
+    story.operate(Operation::Drain { broker });
     story.go_on(20);
     assert!(!leads(&story));
     story.go_on(140);
     assert!(!leads(&story), "it is preferred, but drains");
-    story.change(Change::BrokerDrain { id, is_draining: false });
+    story.operate(Operation::Undrain { broker });
     story.go_on(160);
     assert!(leads(&story));
     story.check();
+}
+
+#[test]
+fn a_transfer_is_asked_of_any_broker_loses_nothing_and_stays() {
+    let mut story = Story::new();
+    let keeper = story.keeper();
+    let (lane, leader, target) = story.lane_away_from(keeper);
+    story.go_on(25);
+    let transfer = Operation::Transfer { lane, to: number(target) };
+    let before = story.lane(lane);
+    // Asking whether it could be done changes nothing.
+    for asked in 0..3 {
+        assert_eq!(story.ask(asked, transfer.clone(), true), Ok(0));
+    }
+    assert_eq!(story.lane(lane), before);
+    // Of the leader of the lane, which does not lead the metadata.
+    let version = story.ask(leader, transfer.clone(), false).expect("nothing is in its way");
+    assert!(version > 0);
+    story.go_on(20);
+    let status = story.status(leader);
+    assert!(status.version >= version);
+    let told = status.lane(lane).unwrap();
+    assert_eq!((told.leader, told.moving_to), (Some(number(target)), None));
+    assert!(told.is_serving);
+    assert_eq!(told.preferred(), Some(number(target)));
+    // The old leader is there, and would have been given the lane back.
+    story.go_on(200);
+    let record = story.lane(lane);
+    assert_eq!((record.leader_id(), record.epoch), (Some(number(target)), before.epoch.next()));
+    story.check();
+}
+
+#[test]
+fn what_is_in_the_way_of_an_operation_is_named_and_nothing_changes() {
+    let mut story = Story::new();
+    let keeper = story.keeper();
+    let (lane, leader, target) = story.lane_away_from(keeper);
+    story.go_on(25);
+    let version = story.status(keeper).version;
+    let transfer = |lane, to| Operation::Transfer { lane, to };
+    let (nobody, nowhere) = (BrokerId(9), LaneId(99));
+    let unknown = Err(Obstacle::UnknownBroker { broker: nobody });
+    for asked in 0..3 {
+        assert_eq!(story.ask(asked, transfer(lane, nobody), false), unknown);
+        assert_eq!(story.ask(asked, Operation::Drain { broker: nobody }, false), unknown);
+        let answer = story.ask(asked, transfer(nowhere, number(target)), false);
+        assert_eq!(answer, Err(Obstacle::UnknownLane { lane: nowhere }));
+    }
+    // It hears nothing of the leader, and so keeps up no more; everybody else hears it.
+    story.cluster.cut(leader, target);
+    story.go_on(30);
+    let behind = story.ask(keeper, transfer(lane, number(target)), false);
+    assert!(matches!(behind, Err(Obstacle::Behind { entries: 1.., .. })), "{behind:?}");
+    assert_eq!(story.status(keeper).version, version);
+    story.cluster.mend(leader, target);
+    story.go_on(30);
+    // With the third one gone and the second draining, nobody but the first could lead.
+    let third = (0..3).find(|at| *at != keeper && *at != target).unwrap();
+    story.cluster.kill(third);
+    story.go_on(40);
+    story.operate(Operation::Drain { broker: number(target) });
+    story.go_on(20);
+    let silent = story.ask(target, transfer(lane, number(third)), false);
+    assert_eq!(silent, Err(Obstacle::Silent { broker: number(third) }));
+    let draining = story.ask(target, transfer(lane, number(target)), false);
+    assert_eq!(draining, Err(Obstacle::Draining { broker: number(target) }));
+    let last = story.ask(target, Operation::Drain { broker: number(keeper) }, false);
+    assert!(matches!(last, Err(Obstacle::NoOtherLeader { .. })), "{last:?}");
+    story.cluster.restart(third);
+    story.operate(Operation::Undrain { broker: number(target) });
+    story.go_on(40);
+    story.check();
+}
+
+#[test]
+fn the_cluster_is_told_by_any_broker_also_without_a_leader_of_the_metadata() {
+    let mut story = Story::new();
+    story.go_on(25);
+    let keeper = story.keeper();
+    for asked in 0..3 {
+        let status = story.status(asked);
+        assert_eq!(status.me, number(asked));
+        assert_eq!(status.metadata_leader, Some(number(keeper)));
+        let ids: Vec<u32> = status.brokers.iter().map(|broker| broker.id.0).collect();
+        assert_eq!(ids, [1, 2, 3]);
+        assert!(status.brokers.iter().all(|broker| broker.is_alive == Some(true)));
+        for lane in &status.lanes {
+            assert!(lane.is_serving, "{lane:?}");
+            assert!(lane.replicas.iter().all(|replica| replica.is_caught_up), "{lane:?}");
+        }
+    }
+    // One of three is gone: it is known to be, and behind.
+    let gone = (0..3).find(|at| *at != keeper).unwrap();
+    let asked = 3 - keeper - gone;
+    story.cluster.kill(gone);
+    story.go_on(60);
+    let status = story.status(asked);
+    assert_eq!(status.broker(number(gone)).unwrap().is_alive, Some(false));
+    for (_, lane) in story.partitions.clone() {
+        let told = status.lane(lane).unwrap();
+        let replica = told.replicas.iter().find(|it| it.broker == number(gone)).unwrap();
+        assert!(told.is_serving && !replica.is_caught_up && replica.behind > Some(0), "{told:?}");
+    }
+    // Nobody leads the metadata any more: what this one knows is told, and that the rest is not known.
+    story.cluster.kill(keeper);
+    story.cluster.pass(Nanos::from_secs(3));
+    let status = story.status(asked);
+    assert_eq!(status.metadata_leader, None);
+    assert_eq!(status.broker(number(gone)).unwrap().is_alive, None);
+    assert!(status.lanes.iter().all(|lane| !lane.is_serving));
+    assert_eq!(status.brokers.len(), 3);
 }

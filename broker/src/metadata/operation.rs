@@ -1,0 +1,200 @@
+//! Planned changes of the cluster: whether they can be done, and the command that does them. Asked of the leader of the
+//! metadata, who hears which brokers are there and how far the replicas are.
+//!
+//! What is found here may not hold any more when the command is applied: then that finds out again what it needs for
+//! safety, and what it cannot know (a target that dies) takes the operation back by itself.
+
+use corelog_protocol::ids::{BrokerId, LaneId};
+use corelog_protocol::message::{Obstacle, Operation};
+
+use super::command::Command;
+use super::failover::Failover;
+use super::state::State;
+use crate::time::Monotonic;
+
+/// The command that does it now, or what is in the way. `failover`: none for a broker alone.
+pub(super) fn command(
+    operation: &Operation,
+    state: &State,
+    failover: Option<(&Failover, Monotonic)>,
+) -> Result<Command, Obstacle> {
+    let Some((failover, now)) = failover else { return Err(Obstacle::Alone) };
+    match *operation {
+        Operation::Transfer { lane, to } => transfer(state, (lane, to), failover, now),
+        Operation::Drain { broker } => drain(state, broker, failover, now),
+        Operation::Undrain { broker } => match state.broker(broker) {
+            Some(_) => Ok(Command::BrokerDrain { id: broker, is_draining: false }),
+            None => Err(Obstacle::UnknownBroker { broker }),
+        },
+    }
+}
+
+fn transfer(
+    state: &State,
+    (lane, to): (LaneId, BrokerId),
+    failover: &Failover,
+    now: Monotonic,
+) -> Result<Command, Obstacle> {
+    if let Some(obstacle) = state.obstacle_to_transfer(lane, to) {
+        return Err(obstacle);
+    }
+    if state.is_draining(to) {
+        return Err(Obstacle::Draining { broker: to });
+    }
+    if !failover.is_alive(to, now) {
+        return Err(Obstacle::Silent { broker: to });
+    }
+    let not_led = Obstacle::NotLed { lane };
+    let record = state.lane(lane).ok_or(not_led)?;
+    // The lane takes no batches while it moves, so it begins only if it can be over soon.
+    if record.leader_id() != Some(to) {
+        let progress = failover.progress(record, now).ok_or(not_led)?;
+        let follower = progress.follower(to).ok_or(not_led)?;
+        if !follower.is_caught_up {
+            let entries = progress.behind(follower);
+            return Err(Obstacle::Behind { lane, broker: to, entries });
+        }
+    }
+    Ok(Command::LaneTransfer { lane, epoch: record.epoch, to })
+}
+
+/// Each of its lanes must have another replica that could lead, or it would never be done.
+fn drain(
+    state: &State,
+    broker: BrokerId,
+    failover: &Failover,
+    now: Monotonic,
+) -> Result<Command, Obstacle> {
+    if state.broker(broker).is_none() {
+        return Err(Obstacle::UnknownBroker { broker });
+    }
+    let could_lead = |other: BrokerId| {
+        other != broker && !state.is_draining(other) && failover.is_alive(other, now)
+    };
+    let is_of_it = |lane: &&super::LaneRecord| lane.replica(broker).is_some();
+    for lane in state.lanes().iter().filter(is_of_it) {
+        if !lane.replicas.iter().any(|replica| could_lead(replica.broker)) {
+            return Err(Obstacle::NoOtherLeader { lane: lane.id, broker });
+        }
+    }
+    Ok(Command::BrokerDrain { id: broker, is_draining: true })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::DirectoryId;
+    use crate::metadata::failover::FailoverConfig;
+    use crate::metadata::{BrokerRecord, LaneReplica};
+    use crate::replica::{FollowerProgress, LaneProgress, Position};
+    use crate::time::Nanos;
+    use corelog_protocol::ids::{Epoch, Incarnation, Lsn};
+
+    const LANE: LaneId = LaneId(1);
+    const NOW: Monotonic = Monotonic(10_000_000_000);
+
+    /// Three brokers with two lanes, the first led by 3 in epoch 1.
+    fn state() -> State {
+        let mut state = State::default();
+        for id in 1..=3 {
+            let record = BrokerRecord {
+                id: BrokerId(id),
+                incarnation: Incarnation(1),
+                life: 1,
+                address: ([127, 0, 0, 1], 7421).into(),
+                rack: "".into(),
+                shards: 1,
+                directories: 1,
+            };
+            state.apply(&Command::BrokerRegister { record });
+        }
+        let replica = |id| LaneReplica { broker: BrokerId(id), directory: DirectoryId(0) };
+        let set = || [replica(1), replica(2), replica(3)].into();
+        state.apply(&Command::Boot { lanes: vec![set(), set()] });
+        let (epoch, broker, position) = (Epoch(1), BrokerId(3), Position::default());
+        state.apply(&Command::LaneLeader { lane: LANE, epoch, broker, position });
+        state
+    }
+
+    /// All of them were heard just now; nothing was said of the lanes.
+    fn world() -> (State, Failover) {
+        let config = FailoverConfig { me: BrokerId(1), detect: Nanos::from_millis(500) };
+        let mut failover = Failover::new(config);
+        failover.reset(NOW, None);
+        let state = state();
+        assert_eq!(failover.tick(NOW, &state), []);
+        (state, failover)
+    }
+
+    fn say(failover: &mut Failover, epoch: u64, followers: &[(u32, u64, bool)]) {
+        let followers = followers
+            .iter()
+            .map(|&(broker, durable, is_caught_up)| FollowerProgress {
+                broker: BrokerId(broker),
+                durable: Lsn(durable),
+                is_caught_up,
+            })
+            .collect();
+        let progress = LaneProgress { lane: LANE, epoch: Epoch(epoch), end: Lsn(100), followers };
+        failover.on_progress(BrokerId(3), progress, NOW);
+    }
+
+    fn ask(state: &State, failover: &Failover, operation: &Operation) -> Result<Command, Obstacle> {
+        command(operation, state, Some((failover, NOW)))
+    }
+
+    fn transfer_to(to: u32) -> Operation {
+        Operation::Transfer { lane: LANE, to: BrokerId(to) }
+    }
+
+    #[test]
+    fn a_lane_goes_only_to_who_is_there_keeps_up_and_may_lead() {
+        let (mut state, mut failover) = world();
+        let (lane, broker) = (LANE, BrokerId(2));
+        let begun = Ok(Command::LaneTransfer { lane, epoch: Epoch(1), to: broker });
+        assert_eq!(command(&transfer_to(2), &state, None), Err(Obstacle::Alone));
+        let not_led = Err(Obstacle::NotLed { lane });
+        assert_eq!(ask(&state, &failover, &transfer_to(2)), not_led, "nothing is known of it");
+        say(&mut failover, 0, &[(1, 100, true), (2, 100, true)]);
+        assert_eq!(ask(&state, &failover, &transfer_to(2)), not_led, "of an epoch that is over");
+        say(&mut failover, 1, &[(1, 100, true), (2, 60, false)]);
+        let behind = Err(Obstacle::Behind { lane, broker, entries: 40 });
+        assert_eq!(ask(&state, &failover, &transfer_to(2)), behind);
+        say(&mut failover, 1, &[(1, 100, true), (2, 95, true)]);
+        assert_eq!(ask(&state, &failover, &transfer_to(2)), begun);
+        let later = NOW + Nanos::from_secs(1);
+        let silent = command(&transfer_to(2), &state, Some((&failover, later)));
+        assert_eq!(silent, Err(Obstacle::Silent { broker }));
+        failover.on_heard(broker, later + Nanos::from_secs(5));
+        let old = command(&transfer_to(2), &state, Some((&failover, later + Nanos::from_secs(5))));
+        assert_eq!(old, not_led, "its leader has told nothing for long");
+        state.apply(&Command::BrokerDrain { id: broker, is_draining: true });
+        assert_eq!(ask(&state, &failover, &transfer_to(2)), Err(Obstacle::Draining { broker }));
+        // Who leads already needs no word of its followers.
+        let (_, failover) = world();
+        assert!(ask(&state, &failover, &transfer_to(3)).is_ok());
+    }
+
+    #[test]
+    fn the_last_broker_that_could_lead_a_lane_is_not_drained() {
+        let (mut state, mut failover) = world();
+        let drain = |id| Operation::Drain { broker: BrokerId(id) };
+        for id in [1, 2] {
+            let command = ask(&state, &failover, &drain(id)).expect("another one could lead");
+            state.apply(&command);
+        }
+        let last = Obstacle::NoOtherLeader { lane: LANE, broker: BrokerId(3) };
+        assert_eq!(ask(&state, &failover, &drain(3)), Err(last));
+        assert!(ask(&state, &failover, &drain(2)).is_ok(), "as it is already");
+        state.apply(&Command::BrokerDrain { id: BrokerId(2), is_draining: false });
+        assert!(ask(&state, &failover, &drain(3)).is_ok());
+        // It is there, but not heard.
+        let later = NOW + Nanos::from_secs(1);
+        failover.on_heard(BrokerId(3), later);
+        let refused = command(&drain(3), &state, Some((&failover, later)));
+        assert_eq!(refused, Err(last));
+        let nobody = Err(Obstacle::UnknownBroker { broker: BrokerId(9) });
+        assert_eq!(ask(&state, &failover, &drain(9)), nobody);
+        assert_eq!(ask(&state, &failover, &Operation::Undrain { broker: BrokerId(9) }), nobody);
+    }
+}

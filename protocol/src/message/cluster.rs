@@ -1,0 +1,472 @@
+//! The cluster as its operator sees it: brokers and lanes, and planned changes of them.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use flatbuffers::{FlatBufferBuilder, UnionWIPOffset, WIPOffset};
+
+use super::{BROKERS_MAX, TABLES_MAX, check, message, read_root, sealed, text};
+use crate::generated::cluster as wire;
+use crate::ids::{BrokerId, Epoch, Incarnation, LaneId};
+use crate::malformed::MalformedError;
+
+/// Lanes in one answer.
+pub const LANES_MAX: usize = 8192;
+
+/// Replicas of a lane.
+pub const LANE_REPLICAS_MAX: usize = 7;
+
+/// "Who is there, and who leads what?"
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ClusterStatus;
+
+impl ClusterStatus {
+    /// Reads a control part.
+    pub fn decode(control: &[u8]) -> Result<Self, MalformedError> {
+        read_root::<wire::ClusterStatus>(control, TABLES_MAX)?;
+        Ok(Self)
+    }
+}
+
+impl sealed::Table for ClusterStatus {
+    fn build(&self, builder: &mut FlatBufferBuilder<'_>) -> WIPOffset<UnionWIPOffset> {
+        wire::ClusterStatus::create(builder, &wire::ClusterStatusArgs {}).as_union_value()
+    }
+}
+
+/// A broker of the cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BrokerStatus {
+    /// Its id: not 0.
+    pub id: BrokerId,
+    /// Where clients and other brokers connect.
+    pub address: SocketAddr,
+    /// Where it stands, as it is configured. May be empty.
+    pub rack: String,
+    /// How many it has. At least 1.
+    pub shards: u16,
+    /// Of its data.
+    pub incarnation: Incarnation,
+    /// Whether the leader of the metadata hears it. `None`: that one could not be asked.
+    pub is_alive: Option<bool>,
+    /// It shall lead nothing.
+    pub is_draining: bool,
+}
+
+/// A copy of a lane.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReplicaStatus {
+    /// Who has it.
+    pub broker: BrokerId,
+    /// How many entries it lacks, or has not flushed, by the last word of the lane's leader. `None`: not known.
+    pub behind: Option<u64>,
+    /// It keeps up with the leader, or is the leader.
+    pub is_caught_up: bool,
+}
+
+/// A lane of the cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LaneStatus {
+    /// Its number: not 0.
+    pub lane: LaneId,
+    /// Grows with each change of its leader.
+    pub epoch: Epoch,
+    /// None while its replicas are asked what they have.
+    pub leader: Option<BrokerId>,
+    /// The leader has said that it takes batches in this epoch. Without word of it, false.
+    pub is_serving: bool,
+    /// It is being handed over to this broker.
+    pub moving_to: Option<BrokerId>,
+    /// The preferred leader first. 1 to [`LANE_REPLICAS_MAX`].
+    pub replicas: Vec<ReplicaStatus>,
+    /// Those before the last change, while they count as well; else empty.
+    pub before: Vec<BrokerId>,
+}
+
+impl LaneStatus {
+    /// Who leads it whenever it can.
+    #[must_use]
+    pub fn preferred(&self) -> Option<BrokerId> {
+        self.replicas.first().map(|replica| replica.broker)
+    }
+}
+
+/// Brokers and lanes, as the broker that answers knows them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ClusterStatusReply {
+    /// Of the metadata. What was begun in a later version is not in here.
+    pub version: u64,
+    /// The broker that answers.
+    pub me: BrokerId,
+    /// Who leads the metadata, as far as the one that answers knows.
+    pub metadata_leader: Option<BrokerId>,
+    /// By id, each once. At most [`BROKERS_MAX`].
+    pub brokers: Vec<BrokerStatus>,
+    /// By number, each once. At most [`LANES_MAX`].
+    pub lanes: Vec<LaneStatus>,
+}
+
+impl ClusterStatusReply {
+    /// A broker.
+    #[must_use]
+    pub fn broker(&self, id: BrokerId) -> Option<&BrokerStatus> {
+        let at = self.brokers.binary_search_by_key(&id, |broker| broker.id).ok()?;
+        self.brokers.get(at)
+    }
+
+    /// A lane.
+    #[must_use]
+    pub fn lane(&self, id: LaneId) -> Option<&LaneStatus> {
+        let at = self.lanes.binary_search_by_key(&id, |lane| lane.lane).ok()?;
+        self.lanes.get(at)
+    }
+
+    /// The lanes that a broker leads.
+    pub fn led_by(&self, id: BrokerId) -> impl Iterator<Item = &LaneStatus> {
+        self.lanes.iter().filter(move |lane| lane.leader == Some(id))
+    }
+
+    /// Reads a control part.
+    pub fn decode(control: &[u8]) -> Result<Self, MalformedError> {
+        const TABLES: usize = 1 + BROKERS_MAX + LANES_MAX * (1 + LANE_REPLICAS_MAX);
+        let table = read_root::<wire::ClusterStatusReply>(control, TABLES)?;
+        let brokers = table.brokers().unwrap_or_default();
+        let lanes = table.lanes().unwrap_or_default();
+        check(brokers.len() <= BROKERS_MAX, "cluster status: too many brokers")?;
+        check(lanes.len() <= LANES_MAX, "cluster status: too many lanes")?;
+        let brokers: Vec<_> =
+            brokers.iter().map(|broker| broker_from_wire(&broker)).collect::<Result<_, _>>()?;
+        let lanes: Vec<_> =
+            lanes.iter().map(|lane| lane_from_wire(&lane)).collect::<Result<_, _>>()?;
+        let are_sorted = brokers.is_sorted_by(|one, next| one.id < next.id)
+            && lanes.is_sorted_by(|one, next| one.lane < next.lane);
+        check(are_sorted, "cluster status: brokers or lanes out of order")?;
+        Ok(Self {
+            version: table.version(),
+            me: BrokerId(table.me()),
+            metadata_leader: somebody(table.metadata_leader()),
+            brokers,
+            lanes,
+        })
+    }
+}
+
+fn broker_from_wire(broker: &wire::BrokerStatus<'_>) -> Result<BrokerStatus, MalformedError> {
+    check(broker.id() > 0 && broker.shards() > 0, "cluster status: a broker that cannot be")?;
+    let address = broker.address().unwrap_or_default().parse();
+    Ok(BrokerStatus {
+        id: BrokerId(broker.id()),
+        address: address.map_err(|_| MalformedError::new("cluster status: address of a broker"))?,
+        rack: text(broker.rack(), "cluster status: length of rack")?,
+        shards: broker.shards(),
+        incarnation: Incarnation(broker.incarnation()),
+        is_alive: broker.is_alive(),
+        is_draining: broker.is_draining(),
+    })
+}
+
+fn lane_from_wire(lane: &wire::LaneStatus<'_>) -> Result<LaneStatus, MalformedError> {
+    let replicas = lane.replicas().unwrap_or_default();
+    let before = lane.before().unwrap_or_default();
+    let is_set = (1..=LANE_REPLICAS_MAX).contains(&replicas.len());
+    check(lane.lane() > 0 && is_set, "cluster status: a lane that cannot be")?;
+    check(before.len() <= LANE_REPLICAS_MAX, "cluster status: too many replicas")?;
+    let replica = |replica: wire::ReplicaStatus<'_>| ReplicaStatus {
+        broker: BrokerId(replica.broker()),
+        behind: replica.behind(),
+        is_caught_up: replica.is_caught_up(),
+    };
+    Ok(LaneStatus {
+        lane: LaneId(lane.lane()),
+        epoch: Epoch(lane.epoch()),
+        leader: somebody(lane.leader()),
+        is_serving: lane.is_serving(),
+        moving_to: somebody(lane.moving_to()),
+        replicas: replicas.iter().map(replica).collect(),
+        before: before.iter().map(BrokerId).collect(),
+    })
+}
+
+fn somebody(id: u32) -> Option<BrokerId> {
+    (id > 0).then_some(BrokerId(id))
+}
+
+fn number_of(id: Option<BrokerId>) -> u32 {
+    id.map_or(0, |id| id.0)
+}
+
+impl sealed::Table for ClusterStatusReply {
+    fn build(&self, builder: &mut FlatBufferBuilder<'_>) -> WIPOffset<UnionWIPOffset> {
+        let brokers: Vec<_> = self
+            .brokers
+            .iter()
+            .map(|broker| {
+                let args = wire::BrokerStatusArgs {
+                    id: broker.id.0,
+                    address: Some(builder.create_string(&broker.address.to_string())),
+                    rack: Some(builder.create_string(&broker.rack)),
+                    shards: broker.shards,
+                    incarnation: broker.incarnation.0,
+                    is_alive: broker.is_alive,
+                    is_draining: broker.is_draining,
+                };
+                wire::BrokerStatus::create(builder, &args)
+            })
+            .collect();
+        let lanes: Vec<_> = self.lanes.iter().map(|lane| lane_to_wire(lane, builder)).collect();
+        let args = wire::ClusterStatusReplyArgs {
+            version: self.version,
+            me: self.me.0,
+            metadata_leader: number_of(self.metadata_leader),
+            brokers: Some(builder.create_vector(&brokers)),
+            lanes: Some(builder.create_vector(&lanes)),
+        };
+        wire::ClusterStatusReply::create(builder, &args).as_union_value()
+    }
+}
+
+fn lane_to_wire<'b>(
+    lane: &LaneStatus,
+    builder: &mut FlatBufferBuilder<'b>,
+) -> WIPOffset<wire::LaneStatus<'b>> {
+    let replicas: Vec<_> = lane
+        .replicas
+        .iter()
+        .map(|replica| {
+            let args = wire::ReplicaStatusArgs {
+                broker: replica.broker.0,
+                behind: replica.behind,
+                is_caught_up: replica.is_caught_up,
+            };
+            wire::ReplicaStatus::create(builder, &args)
+        })
+        .collect();
+    let before: Vec<u32> = lane.before.iter().map(|id| id.0).collect();
+    let args = wire::LaneStatusArgs {
+        lane: lane.lane.0,
+        epoch: lane.epoch.0,
+        leader: number_of(lane.leader),
+        is_serving: lane.is_serving,
+        moving_to: number_of(lane.moving_to),
+        replicas: Some(builder.create_vector(&replicas)),
+        before: (!before.is_empty()).then(|| builder.create_vector(&before)),
+    };
+    wire::LaneStatus::create(builder, &args)
+}
+
+/// A planned change of the cluster. None of them loses what was acknowledged, at any level.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Operation {
+    /// This broker shall lead the lane, from now on whenever it can. Its leader hands it over.
+    Transfer {
+        /// Which lane.
+        lane: LaneId,
+        /// One that has a replica of it.
+        to: BrokerId,
+    },
+    /// The broker shall lead nothing, until it is said again that it may.
+    Drain {
+        /// Which one.
+        broker: BrokerId,
+    },
+    /// It may lead again.
+    Undrain {
+        /// Which one.
+        broker: BrokerId,
+    },
+}
+
+/// "Do this", or "could this be done?"
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Operate {
+    /// What.
+    pub operation: Operation,
+    /// Nothing is changed, whatever the answer.
+    pub check_only: bool,
+    /// How long the broker may take. 0: no limit.
+    pub timeout_ms: u32,
+}
+
+impl Operate {
+    /// Reads a control part.
+    pub fn decode(control: &[u8]) -> Result<Self, MalformedError> {
+        let table = read_root::<wire::Operate>(control, TABLES_MAX)?;
+        let (lane, broker) = (LaneId(table.lane()), BrokerId(table.broker()));
+        let operation = match table.operation() {
+            1 => Operation::Transfer { lane, to: broker },
+            2 => Operation::Drain { broker },
+            3 => Operation::Undrain { broker },
+            _ => return Err(MalformedError::new("operate: no such operation")),
+        };
+        Ok(Self { operation, check_only: table.check_only(), timeout_ms: table.timeout_ms() })
+    }
+}
+
+impl sealed::Table for Operate {
+    fn build(&self, builder: &mut FlatBufferBuilder<'_>) -> WIPOffset<UnionWIPOffset> {
+        let (operation, lane, broker) = match self.operation {
+            Operation::Transfer { lane, to } => (1, lane.0, to.0),
+            Operation::Drain { broker } => (2, 0, broker.0),
+            Operation::Undrain { broker } => (3, 0, broker.0),
+        };
+        let args = wire::OperateArgs {
+            operation,
+            lane,
+            broker,
+            check_only: self.check_only,
+            timeout_ms: self.timeout_ms,
+        };
+        wire::Operate::create(builder, &args).as_union_value()
+    }
+}
+
+/// What is in the way of an operation. Nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "the fields' names say it")]
+pub enum Obstacle {
+    /// The broker is alone: there is no other one.
+    Alone,
+    /// No broker has this id.
+    UnknownBroker { broker: BrokerId },
+    /// No lane has this number.
+    UnknownLane { lane: LaneId },
+    /// The lane has one copy only.
+    NotReplicated { lane: LaneId },
+    /// The broker has no copy of the lane.
+    NoReplica { lane: LaneId, broker: BrokerId },
+    /// Nothing is heard of the broker.
+    Silent { broker: BrokerId },
+    /// The broker shall lead nothing.
+    Draining { broker: BrokerId },
+    /// Nobody leads the lane now, or its leader has not said yet how far its followers are.
+    NotLed { lane: LaneId },
+    /// The lane is being handed over already.
+    Moving { lane: LaneId },
+    /// The broker does not keep up with the lane's leader: it lacks this many entries.
+    Behind { lane: LaneId, broker: BrokerId, entries: u64 },
+    /// All other replicas of the lane are silent, or on brokers that drain.
+    NoOtherLeader { lane: LaneId, broker: BrokerId },
+}
+
+impl Obstacle {
+    /// Whether it goes away by itself, and soon.
+    #[must_use]
+    pub const fn is_passing(self) -> bool {
+        matches!(self, Self::NotLed { .. } | Self::Moving { .. } | Self::Behind { .. })
+    }
+
+    /// Its number and what it names, for the wire: lane, broker, entries. 0 is none.
+    #[must_use]
+    pub const fn to_wire(self) -> (u8, u32, u32, u64) {
+        match self {
+            Self::Alone => (1, 0, 0, 0),
+            Self::UnknownBroker { broker } => (2, 0, broker.0, 0),
+            Self::UnknownLane { lane } => (3, lane.0, 0, 0),
+            Self::NotReplicated { lane } => (4, lane.0, 0, 0),
+            Self::NoReplica { lane, broker } => (5, lane.0, broker.0, 0),
+            Self::Silent { broker } => (6, 0, broker.0, 0),
+            Self::Draining { broker } => (7, 0, broker.0, 0),
+            Self::NotLed { lane } => (8, lane.0, 0, 0),
+            Self::Moving { lane } => (9, lane.0, 0, 0),
+            Self::Behind { lane, broker, entries } => (10, lane.0, broker.0, entries),
+            Self::NoOtherLeader { lane, broker } => (11, lane.0, broker.0, 0),
+        }
+    }
+
+    /// What [`Self::to_wire`] gave. Fields that an obstacle does not have must be 0.
+    ///
+    /// # Errors
+    /// If it did not give that.
+    pub fn from_wire(
+        number: u8,
+        lane: u32,
+        broker: u32,
+        entries: u64,
+    ) -> Result<Self, MalformedError> {
+        let parts = (number, lane, broker, entries);
+        let (lane, broker) = (LaneId(lane), BrokerId(broker));
+        let obstacle = match number {
+            1 => Self::Alone,
+            2 => Self::UnknownBroker { broker },
+            3 => Self::UnknownLane { lane },
+            4 => Self::NotReplicated { lane },
+            5 => Self::NoReplica { lane, broker },
+            6 => Self::Silent { broker },
+            7 => Self::Draining { broker },
+            8 => Self::NotLed { lane },
+            9 => Self::Moving { lane },
+            10 => Self::Behind { lane, broker, entries },
+            11 => Self::NoOtherLeader { lane, broker },
+            _ => return Err(MalformedError::new("operate: no such obstacle")),
+        };
+        check(obstacle.to_wire() == parts, "operate: an obstacle that cannot be")?;
+        Ok(obstacle)
+    }
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Alone => f.write_str("this broker is alone: there is no other one"),
+            Self::UnknownBroker { broker } => write!(f, "there is no broker {broker}"),
+            Self::UnknownLane { lane } => write!(f, "there is no lane {lane}"),
+            Self::NotReplicated { lane } => write!(f, "lane {lane} has one copy only"),
+            Self::NoReplica { lane, broker } => {
+                write!(f, "broker {broker} has no copy of lane {lane}")
+            }
+            Self::Silent { broker } => write!(f, "nothing is heard of broker {broker}"),
+            Self::Draining { broker } => write!(f, "broker {broker} drains: it shall lead nothing"),
+            Self::NotLed { lane } => write!(f, "lane {lane} has no leader that serves now"),
+            Self::Moving { lane } => write!(f, "lane {lane} is being handed over already"),
+            Self::Behind { lane, broker, entries } => {
+                write!(f, "broker {broker} lacks {entries} entries of lane {lane}")
+            }
+            Self::NoOtherLeader { lane, broker } => {
+                write!(f, "nobody but broker {broker} can lead lane {lane} now")
+            }
+        }
+    }
+}
+
+/// What comes of an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OperateReply {
+    /// The version of the metadata in which it has begun, or what is in its way. 0: it was only asked whether it
+    /// could be done, and it could.
+    pub result: Result<u64, Obstacle>,
+}
+
+impl OperateReply {
+    /// Reads a control part.
+    pub fn decode(control: &[u8]) -> Result<Self, MalformedError> {
+        let table = read_root::<wire::OperateReply>(control, TABLES_MAX)?;
+        let (lane, broker, entries) = (table.lane(), table.broker(), table.entries());
+        let result = match table.obstacle() {
+            0 => {
+                check((lane, broker, entries) == (0, 0, 0), "operate: named without an obstacle")?;
+                Ok(table.version())
+            }
+            number => {
+                check(table.version() == 0, "operate: done in spite of an obstacle")?;
+                Err(Obstacle::from_wire(number, lane, broker, entries)?)
+            }
+        };
+        Ok(Self { result })
+    }
+}
+
+impl sealed::Table for OperateReply {
+    fn build(&self, builder: &mut FlatBufferBuilder<'_>) -> WIPOffset<UnionWIPOffset> {
+        let (version, (obstacle, lane, broker, entries)) = match self.result {
+            Ok(version) => (version, (0, 0, 0, 0)),
+            Err(obstacle) => (0, obstacle.to_wire()),
+        };
+        let args = wire::OperateReplyArgs { version, obstacle, lane, broker, entries };
+        wire::OperateReply::create(builder, &args).as_union_value()
+    }
+}
+
+message!(ClusterStatus);
+message!(ClusterStatusReply);
+message!(Operate);
+message!(OperateReply);
