@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use corelog::{Client, Durability, Position, Record};
+use corelog::{
+    BrokerId, Client, ClusterStatusReply, Durability, Error, Obstacle, Operation, Position, Record,
+};
 use corelog_broker::config::Config;
 use corelog_broker::driver::LocalCluster;
 
@@ -101,25 +103,29 @@ fn wait_until_it_leads(client: &Client, topic: &str, at: usize) {
     });
 }
 
-#[test]
-fn a_rolling_restart_loses_nothing_at_any_level_and_no_producer_hears_of_it() {
-    let Some((mut cluster, _directory)) = start() else { return };
-    let levels = [
-        Durability::LeaderMemory,
-        Durability::LeaderDurable,
-        Durability::QuorumMemory,
-        Durability::QuorumDurable,
-    ];
-    let client = client(&cluster);
-    for (at, _) in levels.iter().enumerate() {
+const LEVELS: [Durability; 4] = [
+    Durability::LeaderMemory,
+    Durability::LeaderDurable,
+    Durability::QuorumMemory,
+    Durability::QuorumDurable,
+];
+
+/// A topic and a producer for each level that acknowledges. What is done meanwhile loses nothing, and no producer hears of it.
+fn under_load_at_every_level(
+    cluster: &mut LocalCluster,
+    act: impl FnOnce(&mut LocalCluster, &Client),
+) {
+    let client = client(cluster);
+    for at in 0..LEVELS.len() {
         eventually(|| client.admin().create_topic(&format!("level-{at}"), PARTITIONS));
     }
     let addresses = cluster.addresses();
     let is_over = Arc::new(AtomicBool::new(false));
-    let producers: Vec<_> = (0..levels.len())
-        .map(|at| {
+    let producers: Vec<_> = LEVELS
+        .iter()
+        .enumerate()
+        .map(|(at, &level)| {
             let (addresses, is_over) = (addresses.clone(), Arc::clone(&is_over));
-            let level = levels[at];
             std::thread::spawn(move || {
                 let builder = Client::builder().durability(level);
                 let builder = addresses.iter().fold(builder, |builder, it| builder.address(*it));
@@ -128,20 +134,74 @@ fn a_rolling_restart_loses_nothing_at_any_level_and_no_producer_hears_of_it() {
             })
         })
         .collect();
-    for at in 0..3 {
-        wait_until_it_leads(&client, "level-0", at);
-        cluster.stop_one(at);
-        std::thread::sleep(Duration::from_millis(300));
-        cluster.restart(at).expect("it starts again");
-    }
-    wait_until_it_leads(&client, "level-0", 2);
+    act(cluster, &client);
     is_over.store(true, Ordering::Relaxed);
     for (at, producer) in producers.into_iter().enumerate() {
         let sent = producer.join().expect("no error");
         let seen = consume_topic(&client, &format!("level-{at}"), sent);
-        assert_eq!(seen, sent, "at {:?}", levels[at]);
-        println!("{sent} records at {:?}", levels[at]);
+        assert_eq!(seen, sent, "at {:?}", LEVELS[at]);
+        println!("{sent} records at {:?}", LEVELS[at]);
     }
+}
+
+#[test]
+fn a_rolling_restart_loses_nothing_at_any_level_and_no_producer_hears_of_it() {
+    let Some((mut cluster, _directory)) = start() else { return };
+    under_load_at_every_level(&mut cluster, |cluster, client| {
+        for at in 0..3 {
+            wait_until_it_leads(client, "level-0", at);
+            cluster.stop_one(at);
+            std::thread::sleep(Duration::from_millis(300));
+            cluster.restart(at).expect("it starts again");
+        }
+        wait_until_it_leads(client, "level-0", 2);
+    });
+    cluster.stop();
+}
+
+/// Carries out an operation, and says how long that took.
+fn carry_out(client: &Client, operation: &Operation) -> ClusterStatusReply {
+    let started = Instant::now();
+    let status = client.admin().carry_out(operation, PATIENCE, |_, _| {}).expect("it is done");
+    println!("{operation:?} in {:?}", started.elapsed());
+    status
+}
+
+#[test]
+fn transfers_and_drains_lose_nothing_at_any_level_and_no_producer_hears_of_them() {
+    let Some((mut cluster, _directory)) = start() else { return };
+    under_load_at_every_level(&mut cluster, |_, client| {
+        (0..3).for_each(|at| wait_until_it_leads(client, "level-0", at));
+        for _ in 0..2 {
+            for lane in eventually(|| client.admin().cluster()).lanes {
+                let others = lane.replicas.iter().map(|replica| replica.broker);
+                let to = others.rev().find(|id| lane.leader != Some(*id)).expect("three replicas");
+                let status = carry_out(client, &Operation::Transfer { lane: lane.lane, to });
+                let told = status.lane(lane.lane).expect("it is there");
+                assert_eq!((told.leader, told.preferred()), (Some(to), Some(to)));
+                assert!(told.epoch > lane.epoch && told.is_serving);
+            }
+        }
+        for broker in (1..=3).map(BrokerId) {
+            let status = carry_out(client, &Operation::Drain { broker });
+            assert_eq!(status.led_by(broker).count(), 0);
+            assert!(status.metadata_leader != Some(broker));
+            // Of three replicas at least one must be able to lead.
+            let next = BrokerId(broker.0 % 3 + 1);
+            client.admin().check(&Operation::Drain { broker: next }).expect("the third can lead");
+            carry_out(client, &Operation::Drain { broker: next });
+            let last = Operation::Drain { broker: BrokerId(next.0 % 3 + 1) };
+            let refused = client.admin().operate(&last).expect_err("nobody else could lead");
+            assert!(
+                matches!(refused, Error::Obstructed(Obstacle::NoOtherLeader { .. })),
+                "{refused}"
+            );
+            carry_out(client, &Operation::Undrain { broker });
+            carry_out(client, &Operation::Undrain { broker: next });
+        }
+        // What prefers them comes back.
+        (0..3).for_each(|at| wait_until_it_leads(client, "level-0", at));
+    });
     cluster.stop();
 }
 

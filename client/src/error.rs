@@ -2,7 +2,8 @@
 
 use crate::compression::PackFault;
 use corelog_protocol::ErrorCode;
-use corelog_protocol::ids::Offset;
+use corelog_protocol::ids::{LaneId, Offset};
+use corelog_protocol::message::Obstacle;
 use std::fmt;
 use std::sync::Arc;
 
@@ -35,6 +36,12 @@ pub enum Error {
     Unreachable,
     /// The broker answered with an error.
     Refused(Refusal),
+    /// This is in the way of an operation, and nothing was changed.
+    Obstructed(Obstacle),
+    /// An operation was begun and has not come about in time: these lanes are left. It may go on by itself.
+    Unfinished {
+        lanes: Vec<LaneId>,
+    },
     /// The broker sent what it must not. The connection was closed.
     Protocol(&'static str),
     /// The position lies outside what the partition holds.
@@ -83,7 +90,7 @@ impl Error {
     #[must_use]
     pub fn is_definite(&self) -> bool {
         match self {
-            Self::ConnectionLost | Self::Protocol(_) => false,
+            Self::ConnectionLost | Self::Protocol(_) | Self::Unfinished { .. } => false,
             Self::DeadlineExceeded { sent } => !sent,
             Self::Refused(refusal) => refusal.code.is_definite(),
             _ => true,
@@ -100,6 +107,7 @@ impl Error {
             | Self::Unreachable
             | Self::Protocol(_) => true,
             Self::Refused(refusal) => refusal.code.may_retry(),
+            Self::Obstructed(obstacle) => obstacle.is_passing(),
             _ => false,
         }
     }
@@ -127,6 +135,18 @@ impl fmt::Display for Error {
             Self::Unreachable => f.write_str("no broker could be reached"),
             Self::Refused(refusal) => {
                 write!(f, "the broker refused: {}: {}", refusal.code, refusal.message)
+            }
+            Self::Obstructed(obstacle) => write!(f, "{obstacle}"),
+            Self::Unfinished { lanes } if lanes.is_empty() => {
+                f.write_str("the operation was begun, and is not over in time")
+            }
+            Self::Unfinished { lanes } => {
+                let lanes: Vec<String> = lanes.iter().map(ToString::to_string).collect();
+                let lanes = lanes.join(", ");
+                write!(
+                    f,
+                    "the operation was begun, and is not over in time: left are lanes {lanes}"
+                )
             }
             Self::Protocol(what) => write!(f, "the broker broke the protocol: {what}"),
             Self::OffsetOutOfRange { asked, log_start, committed_end } => {

@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use corelog::{Compression, Durability};
 
 use crate::place::Place;
-use crate::units::{Age, Bytes, Text, header, objective, span};
+use crate::units::{Age, Bytes, Text, header, objective, partition, span};
 
 /// Topics and records of a Corelog broker, or of a cluster of them.
 #[derive(Parser, Debug)]
@@ -43,6 +43,11 @@ pub enum Command {
     Produce(Produce),
     Consume(Consume),
     Status(Status),
+    /// Show the brokers and lanes of a cluster, and change who leads what, without loss.
+    Cluster {
+        #[command(subcommand)]
+        command: ClusterCommand,
+    },
     /// Print a script that completes these commands in a shell.
     ///
     /// For bash: corelog completion bash > ~/.local/share/bash-completion/completions/corelog
@@ -91,6 +96,63 @@ pub enum TopicCommand {
         #[arg(long)]
         yes: bool,
     },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum ClusterCommand {
+    /// Show brokers and lanes: who is there, who leads, how far the others are behind.
+    Status,
+    /// Let another broker lead a lane, from now on whenever it can. Nothing that was acknowledged is lost.
+    Transfer {
+        #[command(flatten)]
+        which: Which,
+        /// The broker, which has a replica of the lane.
+        #[arg(long, value_name = "BROKER")]
+        to: u32,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Let a broker lead nothing until it is undrained: before it is stopped, say. Nothing that was acknowledged is lost.
+    Drain {
+        /// The broker.
+        #[arg(value_name = "BROKER")]
+        number: u32,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Let a drained broker lead again. It gets back the lanes that prefer it once it has kept up for 5 s.
+    Undrain {
+        /// The broker.
+        #[arg(value_name = "BROKER")]
+        number: u32,
+        #[command(flatten)]
+        how: How,
+    },
+}
+
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct Which {
+    /// The lane.
+    #[arg(long, value_name = "NUMBER")]
+    pub lane: Option<u32>,
+    /// The lane of this partition, with all others that are in it.
+    #[arg(long, value_name = "TOPIC/NUMBER", value_parser = partition)]
+    pub partition: Option<(String, u32)>,
+}
+
+/// How a planned change is made.
+#[derive(Args, Debug)]
+pub struct How {
+    /// Say what would change, and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Return as soon as it has begun.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub no_wait: bool,
+    /// How long it may take until it is done.
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = span)]
+    pub patience: Duration,
 }
 
 #[derive(Args, Debug)]

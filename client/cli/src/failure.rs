@@ -3,7 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
-use corelog::{ConsumeError, Error, ErrorCode};
+use corelog::{ConsumeError, Error, ErrorCode, Obstacle};
 
 /// For `corelog --help`, and the README.
 pub const EXIT_CODES: &str = "\
@@ -12,7 +12,7 @@ Exit codes:
   1  refused or failed, and nothing was changed
   2  the command line or the input is wrong
   3  no broker answers
-  4  no such topic or partition
+  4  no such topic, partition, lane or broker
   5  the topic exists already
   6  some records were certainly not stored
   7  it is not known whether something was done or stored
@@ -93,6 +93,19 @@ impl Failure {
                 Self::new(Exit::NotFound, format!("topic {topic} has no partition {partition}"))
                     .fix(format!("`corelog topic describe {topic}` shows those that it has"))
             }
+            Error::Obstructed(Obstacle::UnknownBroker { .. } | Obstacle::UnknownLane { .. }) => {
+                Self::new(Exit::NotFound, what(&error.to_string()))
+                    .fix("`corelog cluster status` shows what there is")
+            }
+            Error::Obstructed(obstacle) => {
+                let failure = Self::new(Exit::Refused, what(&format!("not done: {obstacle}")));
+                match obstacle.is_passing() {
+                    true => failure.fix("try again in a moment"),
+                    false => failure,
+                }
+            }
+            Error::Unfinished { .. } => Self::new(Exit::Unknown, what(&error.to_string()))
+                .fix("`corelog cluster status` shows how far it is"),
             Error::Unreachable => Self::unreachable(broker, "no answer in time"),
             Error::DeadlineExceeded { sent: false } => {
                 Self::new(Exit::Unreachable, what(&error.to_string()))

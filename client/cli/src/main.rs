@@ -4,6 +4,7 @@
 //! Answers go to stdout, as text for people or as JSON for programs; everything else to stderr.
 
 mod arguments;
+mod cluster;
 mod consume;
 mod context;
 mod failure;
@@ -46,6 +47,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Produce(command) => produce::run(&context, &mut output, &command)?,
         Command::Consume(command) => consume::run(&context, &mut output, &command)?,
         Command::Status(command) => status::run(&context, &mut output, &command)?,
+        Command::Cluster { command } => cluster::run(&context, &mut output, command)?,
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "corelog", &mut script);

@@ -94,6 +94,13 @@ pub fn header(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// `TOPIC/NUMBER`.
+pub fn partition(text: &str) -> Result<(String, u32), String> {
+    let parts = text.rsplit_once('/').filter(|(topic, _)| !topic.is_empty());
+    let parts = parts.and_then(|(topic, number)| Some((topic.to_owned(), number.parse().ok()?)));
+    parts.ok_or_else(|| "write TOPIC/NUMBER, such as orders/0".into())
+}
+
 /// `7days`, or "for ever".
 pub fn age(ms: Option<u64>) -> String {
     match ms {

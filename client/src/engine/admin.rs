@@ -11,9 +11,10 @@ use corelog_protocol::ErrorCode;
 use corelog_protocol::frame::FrameKind;
 use corelog_protocol::ids::Offset;
 use corelog_protocol::message::{
-    Offsets, OffsetsQuery, Status, StatusReply, TopicAlter, TopicAlterReply, TopicChanges,
-    TopicCreate, TopicCreateReply, TopicDelete, TopicDeleteReply, TopicDescribe, TopicInfo,
-    TopicList, TopicListReply, TopicSettings, TopicSummary,
+    ClusterStatus, ClusterStatusReply, Obstacle, Offsets, OffsetsQuery, Operate, OperateReply,
+    Operation, Status, StatusReply, TopicAlter, TopicAlterReply, TopicChanges, TopicCreate,
+    TopicCreateReply, TopicDelete, TopicDeleteReply, TopicDescribe, TopicInfo, TopicList,
+    TopicListReply, TopicSettings, TopicSummary,
 };
 use std::sync::Arc;
 
@@ -46,6 +47,13 @@ pub enum AdminRequest {
     Status {
         prefix: String,
     },
+    /// Brokers and lanes of the cluster.
+    Cluster,
+    /// A planned change of the cluster, or the question whether it could be done.
+    Operate {
+        operation: Operation,
+        check_only: bool,
+    },
 }
 
 /// The answer to an [`AdminRequest`].
@@ -59,6 +67,9 @@ pub enum AdminReply {
     Altered(TopicInfo),
     Offsets(PartitionOffsets),
     Status(StatusReply),
+    Cluster(ClusterStatusReply),
+    /// It has begun in this version of the metadata. 0: it was only asked about, and could be done.
+    Operated(u64),
 }
 
 /// The bounds of a partition.
@@ -93,7 +104,10 @@ impl AdminRequest {
     fn is_question(&self) -> bool {
         !matches!(
             self,
-            Self::CreateTopic { .. } | Self::DeleteTopic { .. } | Self::AlterTopic { .. }
+            Self::CreateTopic { .. }
+                | Self::DeleteTopic { .. }
+                | Self::AlterTopic { .. }
+                | Self::Operate { check_only: false, .. }
         )
     }
 }
@@ -258,6 +272,11 @@ impl<T> Engine<T> {
             AdminRequest::Status { prefix } => {
                 Status { prefix: prefix.clone() }.encode(correlation, out);
             }
+            AdminRequest::Cluster => ClusterStatus.encode(correlation, out),
+            AdminRequest::Operate { operation, check_only } => {
+                let (operation, check_only) = (operation.clone(), *check_only);
+                Operate { operation, check_only, timeout_ms }.encode(correlation, out);
+            }
         }
         true
     }
@@ -312,6 +331,10 @@ impl<T> Engine<T> {
                     let topics = std::mem::take(&mut asked.listed);
                     self.answer(id, Ok(AdminReply::Topics(topics)), effects);
                 }
+                Ok(())
+            }
+            Ok(Answer::Obstructed(obstacle)) => {
+                self.answer(id, Err(Error::Obstructed(obstacle)), effects);
                 Ok(())
             }
             Ok(Answer::Refused(code)) => {
@@ -431,6 +454,7 @@ enum Answer {
     Reply(AdminReply),
     Page { topics: Vec<TopicSummary>, more: bool },
     Refused(ErrorCode),
+    Obstructed(Obstacle),
 }
 
 fn read_answer(request: &AdminRequest, kind: FrameKind, control: &[u8]) -> Result<Answer, Wrong> {
@@ -457,6 +481,16 @@ fn read_answer(request: &AdminRequest, kind: FrameKind, control: &[u8]) -> Resul
         }
         (AdminRequest::Status { .. }, FrameKind::StatusReply) => {
             AdminReply::Status(StatusReply::decode(control).map_err(|_| MALFORMED)?)
+        }
+        (AdminRequest::Cluster, FrameKind::ClusterStatusReply) => {
+            AdminReply::Cluster(ClusterStatusReply::decode(control).map_err(|_| MALFORMED)?)
+        }
+        (AdminRequest::Operate { check_only, .. }, FrameKind::OperateReply) => {
+            match OperateReply::decode(control).map_err(|_| MALFORMED)?.result {
+                Ok(version) if (version == 0) == *check_only => AdminReply::Operated(version),
+                Ok(_) => return Err("an operation that was begun and only asked about"),
+                Err(obstacle) => return Ok(Answer::Obstructed(obstacle)),
+            }
         }
         (AdminRequest::Offsets { at, .. }, FrameKind::OffsetsReply) => {
             let answer = super::wire::offsets_reply(kind, control)?;

@@ -1,13 +1,17 @@
-//! Making and changing topics, and asking about them.
+//! Making and changing topics, and asking about them; planned changes of the cluster.
 
 use super::Inner;
 use super::signal::Signal;
 use crate::engine::{AdminReply, AdminRequest, PartitionOffsets, Position};
-use crate::{Error, StatusReply, TopicChanges, TopicInfo, TopicSettings, TopicSummary};
+use crate::{
+    ClusterStatusReply, Error, Operation, Standing, StatusReply, TopicChanges, TopicInfo,
+    TopicSettings, TopicSummary, standing,
+};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-/// Makes topics, and asks about them. Every call blocks, at most for its timeout.
+/// Makes topics, asks about them, and carries out planned changes of a cluster. Every call blocks, at most for its timeout.
 #[derive(Clone, Debug)]
 pub struct Admin {
     inner: Arc<Inner>,
@@ -123,6 +127,98 @@ impl Admin {
         match self.ask(AdminRequest::Status { prefix: prefix.to_owned() })? {
             AdminReply::Status(status) => Ok(status),
             _ => Err(Error::Protocol("an answer of the wrong kind")),
+        }
+    }
+
+    /// Brokers and lanes of the cluster, as the broker that answers knows them.
+    ///
+    /// # Errors
+    /// The broker's refusal, or what kept it from being asked.
+    pub fn cluster(&self) -> Result<ClusterStatusReply, Error> {
+        match self.ask(AdminRequest::Cluster)? {
+            AdminReply::Cluster(status) => Ok(status),
+            _ => Err(Error::Protocol("an answer of the wrong kind")),
+        }
+    }
+
+    /// Whether an operation could be done now. Changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Obstructed`] says what is in the way; the broker's refusal; or what kept it from being asked.
+    pub fn check(&self, operation: &Operation) -> Result<(), Error> {
+        let operation = operation.clone();
+        self.ask(AdminRequest::Operate { operation, check_only: true }).map(drop)
+    }
+
+    /// Begins an operation. It is done when a status of the returned version or a later one shows it: see
+    /// [`standing`]. [`Self::carry_out`] does all of that.
+    ///
+    /// # Errors
+    /// [`Error::Obstructed`] says what is in the way; the broker's refusal; or what kept it from being asked.
+    pub fn operate(&self, operation: &Operation) -> Result<u64, Error> {
+        let operation = operation.clone();
+        match self.ask(AdminRequest::Operate { operation, check_only: false })? {
+            AdminReply::Operated(version) => Ok(version),
+            _ => Err(Error::Protocol("an answer of the wrong kind")),
+        }
+    }
+
+    /// Begins an operation and returns when it is done. What is in its way and passes by itself is waited for, and what
+    /// was taken back is begun again, both for `patience` at most. `told` hears each status that shows it under way.
+    ///
+    /// # Errors
+    /// [`Error::Obstructed`] says what was in the way all the time, [`Error::Unfinished`] which lanes are left of what was
+    /// begun; the broker's refusal; or what kept it from being asked.
+    pub fn carry_out(
+        &self,
+        operation: &Operation,
+        patience: Duration,
+        mut told: impl FnMut(&ClusterStatusReply, &Standing),
+    ) -> Result<ClusterStatusReply, Error> {
+        const POLL: Duration = Duration::from_millis(100);
+        let until = Instant::now() + patience;
+        let is_transfer = matches!(operation, Operation::Transfer { .. });
+        let mut left = None;
+        loop {
+            let version = match self.operate(operation) {
+                Ok(version) => version,
+                Err(error)
+                    if error.may_retry() && error.is_definite() && Instant::now() < until =>
+                {
+                    thread::sleep(POLL);
+                    continue;
+                }
+                // It was begun once: what was in the way of beginning again says less than that.
+                Err(Error::Obstructed(obstacle)) if obstacle.is_passing() && left.is_some() => {
+                    return Err(Error::Unfinished { lanes: left.unwrap_or_default() });
+                }
+                Err(error) => return Err(error),
+            };
+            loop {
+                // It goes on without us: a broker that does not answer now says nothing about it.
+                let status = self.cluster().ok().filter(|status| status.version >= version);
+                let standing = status.as_ref().map(|status| standing(operation, status));
+                match (status, standing) {
+                    (Some(status), Some(Standing::Done)) => return Ok(status),
+                    (Some(status), Some(standing)) => {
+                        told(&status, &standing);
+                        match standing {
+                            Standing::UnderWay { lanes } => left = Some(lanes),
+                            Standing::TakenBack if !is_transfer => {
+                                // Somebody has ordered the opposite since.
+                                return Err(Error::Unfinished { lanes: Vec::new() });
+                            }
+                            Standing::TakenBack if Instant::now() < until => break,
+                            Standing::TakenBack | Standing::Done => {}
+                        }
+                    }
+                    _ => {}
+                }
+                if Instant::now() >= until {
+                    return Err(Error::Unfinished { lanes: left.unwrap_or_default() });
+                }
+                thread::sleep(POLL);
+            }
         }
     }
 

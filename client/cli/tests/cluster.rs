@@ -1,0 +1,175 @@
+//! The real binary against three brokers: `corelog cluster`, as people type it.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use corelog_broker::config::Config;
+use corelog_broker::driver::LocalCluster;
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Host {
+    cluster: Option<LocalCluster>,
+    addresses: String,
+    _directory: tempfile::TempDir,
+}
+
+struct Ran {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Host {
+    /// `None`, with a line that says why, where there is no direct I/O.
+    fn start() -> Option<Self> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let facts = corelog_tuning::DirectoryFacts::gather(directory.path());
+        if let Some(reason) = facts.direct_io_error {
+            println!("skipped: {} has no direct I/O ({reason})", directory.path().display());
+            return None;
+        }
+        let mut settings = Config::embedded(directory.path());
+        settings.shards = 1;
+        settings.free_bytes_min = 0;
+        settings.memory.io_bytes = 1 << 20;
+        settings.log.segment_bytes = 2 << 20;
+        let cluster = LocalCluster::start(directory.path(), 3, &settings).expect("it starts");
+        let addresses: Vec<String> = cluster.addresses().iter().map(ToString::to_string).collect();
+        Some(Self { cluster: Some(cluster), addresses: addresses.join(","), _directory: directory })
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_corelog"));
+        let ran = command.args(arguments).env("CORELOG_BROKER", &self.addresses).output();
+        let ran = ran.expect("it runs");
+        Ran {
+            code: ran.status.code(),
+            stdout: String::from_utf8(ran.stdout).expect("text"),
+            stderr: String::from_utf8(ran.stderr).expect("text"),
+        }
+    }
+
+    fn ok(&self, arguments: &[&str]) -> String {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, Some(0), "{arguments:?}: {}{}", ran.stdout, ran.stderr);
+        ran.stdout
+    }
+
+    fn status(&self) -> Value {
+        serde_json::from_str(&self.ok(&["cluster", "status", "--json"])).expect("JSON")
+    }
+
+    /// What must not come about: the command fails like this, and says so.
+    fn refused(&self, arguments: &[&str], code: i32, said: &str) {
+        let ran = self.run(arguments);
+        assert_eq!(ran.code, Some(code), "{arguments:?}: {}{}", ran.stdout, ran.stderr);
+        assert!(ran.stderr.contains(said), "{arguments:?}: {}", ran.stderr);
+    }
+
+    /// Every lane is led by the one that it prefers, and everybody keeps up.
+    fn wait_until_settled(&self) -> Value {
+        let limit = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            let lanes = status["lanes"].as_array().expect("lanes").clone();
+            let is_settled = |lane: &Value| {
+                let replicas = lane["replicas"].as_array().expect("replicas");
+                lane["serving"] == true
+                    && lane["leader"] == replicas[0]["broker"]
+                    && replicas.iter().all(|replica| replica["caught_up"] == true)
+            };
+            if !lanes.is_empty() && lanes.iter().all(is_settled) {
+                return status;
+            }
+            assert!(Instant::now() < limit, "not in time: {status}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(cluster) = self.cluster.take() {
+            cluster.stop();
+        }
+    }
+}
+
+fn led_by(status: &Value, broker: u64) -> usize {
+    let lanes = status["lanes"].as_array().expect("lanes");
+    lanes.iter().filter(|lane| lane["leader"] == broker).count()
+}
+
+#[test]
+fn an_operator_sees_the_cluster_and_changes_who_leads() {
+    let Some(mut host) = Host::start() else { return };
+    let before = host.wait_until_settled();
+    assert_eq!(before["brokers"].as_array().expect("brokers").len(), 3);
+    assert_eq!((1..=3).map(|id| led_by(&before, id)).collect::<Vec<_>>(), [2, 2, 2]);
+    let table = host.ok(&["cluster", "status"]);
+    assert!(table.contains("alive") && table.contains("serving"), "{table}");
+
+    // A dry run says what would change, and changes nothing.
+    let lane = before["lanes"][0]["lane"].as_u64().expect("a number").to_string();
+    let from = before["lanes"][0]["leader"].as_u64().expect("a number");
+    let to = (from % 3 + 1).to_string();
+    let transfer = ["cluster", "transfer", "--lane", &lane, "--to", &to];
+    let planned = host.ok(&[&transfer[..], &["--dry-run"]].concat());
+    let line = format!("lane {lane}: from broker {from} to broker {to}");
+    assert!(planned.contains(&line), "{planned}");
+    assert_eq!(host.status()["version"], before["version"]);
+    let said = host.ok(&transfer);
+    assert!(said.contains(&line) && said.contains("leads lane"), "{said}");
+    let after = host.status();
+    assert_eq!(after["lanes"][0]["leader"], from % 3 + 1);
+    assert_eq!(after["lanes"][0]["replicas"][0]["broker"], from % 3 + 1);
+
+    // By a partition in it, and back.
+    host.ok(&["topic", "create", "t", "--partitions", "6"]);
+    let topic: Value =
+        serde_json::from_str(&host.ok(&["topic", "describe", "t", "--json"])).expect("JSON");
+    let partitions = topic["places"].as_array().expect("partitions");
+    let at = partitions
+        .iter()
+        .position(|it| it["lane"] == before["lanes"][0]["lane"])
+        .expect("one of them");
+    let partition = format!("t/{at}");
+    let back = from.to_string();
+    host.ok(&["cluster", "transfer", "--partition", &partition, "--to", &back]);
+    assert_eq!(host.status()["lanes"][0]["leader"], from);
+
+    // What cannot be is refused, by its name.
+    host.refused(&["cluster", "transfer", "--lane", "99", "--to", "1"], 4, "no lane 99");
+    host.refused(&["cluster", "transfer", "--lane", &lane, "--to", "9"], 4, "no broker 9");
+    host.refused(&["cluster", "transfer", "--partition", "t/99", "--to", "1"], 4, "partition 99");
+    host.refused(&["cluster", "transfer", "--to", "1"], 2, "--lane");
+    host.refused(&["cluster", "drain", "9", "--dry-run"], 4, "no broker 9");
+
+    // Drained, it leads nothing; undrained, it gets back what prefers it.
+    let planned = host.ok(&["cluster", "drain", "1", "--dry-run"]);
+    assert_eq!(planned.lines().count(), 3, "{planned}");
+    assert_eq!(led_by(&host.status(), 1), 2);
+    host.ok(&["cluster", "drain", "1"]);
+    let drained = host.status();
+    assert_eq!(led_by(&drained, 1), 0);
+    assert!(drained["metadata_leader"] != 1);
+    assert_eq!(drained["brokers"][0]["draining"], true);
+    host.ok(&["cluster", "drain", "2"]);
+    host.refused(&["cluster", "drain", "3"], 1, "nobody but broker 3 can lead lane");
+    host.refused(&["cluster", "transfer", "--lane", &lane, "--to", "1"], 1, "broker 1 drains");
+    host.ok(&["cluster", "undrain", "2"]);
+    let said = host.ok(&["cluster", "undrain", "1"]);
+    assert!(said.contains("gets back lanes"), "{said}");
+    host.wait_until_settled();
+
+    // A broker that is gone is told as silent, and gets nothing.
+    host.cluster.as_mut().expect("it runs").kill(2);
+    let limit = Instant::now() + PATIENCE;
+    while host.status()["brokers"][2]["alive"] != false {
+        assert!(Instant::now() < limit, "not in time");
+    }
+    let lead_by_3 = ["cluster", "transfer", "--lane", &lane, "--to", "3", "--patience", "2s"];
+    host.refused(&lead_by_3, 1, "nothing is heard of broker 3");
+}
