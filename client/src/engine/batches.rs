@@ -120,7 +120,6 @@ impl<T> Engine<T> {
         if is_gap && batch.stamp.is_some() {
             return self.on_out_of_sequence(now, at, id, refusal, effects);
         }
-        let is_unsure = batch.is_unsure;
         // Batches that were refused together count once.
         let redirects = queue.redirects;
         if (place_unknown || is_in_doubt) && !queue.has_refused() {
@@ -140,12 +139,9 @@ impl<T> Engine<T> {
         let Some(batch) = queue.flying.iter_mut().find(|batch| batch.id == id) else { return };
         let in_time = now.monotonic.after(retry_nanos) < batch.deadline;
         let expired = batch.state == BatchState::Expired;
-        // One that asked for no answer left after it, and may stand in the log.
-        let overtaken = queue.unconfirmed > id;
         let retry = (is_in_doubt || code.is_definite() && (code.may_retry() || place_unknown))
             && in_time
-            && !expired
-            && !overtaken;
+            && !expired;
         if retry {
             batch.is_unsure |= is_in_doubt;
         }
@@ -158,11 +154,8 @@ impl<T> Engine<T> {
             queue.on_refused(id, Error::Refused(refusal), retry_nanos);
         } else {
             let maybe_appended = !code.is_definite();
-            // What was sent before may be in the log, whatever became of it this time.
-            let is_open = is_unsure && !maybe_appended;
-            let error = if is_open { Error::ConnectionLost } else { Error::Refused(refusal) };
             let mut done = Vec::new();
-            queue.on_failed(id, error, maybe_appended, &mut done);
+            queue.on_failed(id, Error::Refused(refusal), maybe_appended, &mut done);
             self.conclude_all(at, done, None, effects);
         }
         self.after_flight(now, at);
@@ -186,15 +179,9 @@ impl<T> Engine<T> {
             queue.line.begin_epoch();
             self.counters.producer_epochs += 1;
         }
-        // One that asked for no answer left after it, and may stand in the log.
-        let is_overtaken = queue.unconfirmed > id;
-        if is_expired || is_overtaken || (is_unsure && !waits) {
-            let error = match is_unsure {
-                true => Error::ConnectionLost,
-                false => Error::Refused(refusal),
-            };
+        if is_expired || (is_unsure && !waits) {
             let mut done = Vec::new();
-            queue.on_failed(id, error, false, &mut done);
+            queue.on_failed(id, Error::Refused(refusal), false, &mut done);
             self.conclude_all(at, done, None, effects);
         } else {
             queue.on_refused(id, Error::Refused(refusal), 0);
@@ -214,13 +201,8 @@ impl<T> Engine<T> {
         let mut lost = Vec::new();
         for batch in &mut queue.flying {
             match batch.state {
-                BatchState::Sent { end }
-                    if end <= sent
-                        && batch.stamp.is_some()
-                        && batch.id > queue.unconfirmed_lost =>
-                {
-                    // The broker will know it if it has it already. (If one that asked for no answer left
-                    // after it, that may stand in the log before it: then it is lost.)
+                BatchState::Sent { end } if end <= sent && batch.stamp.is_some() => {
+                    // The broker will know it if it has it already.
                     batch.is_unsure = true;
                     let error = Error::ConnectionLost;
                     batch.state = BatchState::Refused { error, retry_nanos: 0 };
@@ -323,6 +305,10 @@ impl<T> Engine<T> {
         let Batch { tokens, flush, level, deadline, sent_at, is_full, .. } = batch;
         let ack = match outcome {
             Ok(ack) => ack,
+            // What left before without an answer may be in the log, whatever became of it this time.
+            Err(error) if batch.is_unsure && error.is_definite() => {
+                return self.fail(at, tokens, flush, Error::ConnectionLost, effects);
+            }
             Err(error) => return self.fail(at, tokens, flush, error, effects),
         };
         self.note_latency(tokens.len() as u64, deadline, sent_at, is_full);

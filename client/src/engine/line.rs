@@ -23,6 +23,8 @@ pub(super) struct Line {
     pub epoch: u16,
     /// Of the next record that is stamped.
     next: u32,
+    /// Batches that were stamped.
+    count: u64,
 }
 
 impl Line {
@@ -39,8 +41,15 @@ impl Line {
     pub(super) fn take<T>(&mut self, batch: &mut Batch<T>, stamp: Stamp) {
         if batch.stamp != Some(stamp) {
             batch.stamp = Some(stamp);
+            batch.place = self.count;
+            self.count += 1;
             self.next = stamp.sequence.wrapping_add(batch.record_count);
         }
+    }
+
+    /// One more may be stamped, and the broker will still remember this one.
+    pub(super) fn has_room_after<T>(&self, oldest: &Batch<T>) -> bool {
+        self.count - oldest.place < WINDOW_MAX as u64
     }
 
     /// There is a gap that nothing will fill.

@@ -366,7 +366,7 @@ impl<T> Engine<T> {
         queues.dedup();
         for queue in self.producer.queues.iter_mut().filter(|queue| queue.door == door) {
             // Whatever is still in the old connection is in doubt, as its user knows.
-            queue.unconfirmed_lost = std::mem::take(&mut queue.unconfirmed);
+            queue.unconfirmed = 0;
         }
         for queue in queues {
             self.on_queue_cut(now, queue, link.sent, effects);

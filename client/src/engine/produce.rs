@@ -383,6 +383,7 @@ impl<T> Engine<T> {
             refusal: None,
             record_count: 1,
             stamp: None,
+            place: 0,
             is_unsure: false,
         });
         if linger_nanos > 0 {

@@ -7,7 +7,8 @@
 //! ```
 //! A refused batch may be sent again only if no later one was, or may have been, appended: while a
 //! refused one stands in `flying` nothing more leaves, and when all there are refused they go back
-//! to the front of `waiting`. If a later one was appended, the refused one fails for good.
+//! to the front of `waiting`. If a later one was appended, the refused one fails for good. What asks for no
+//! answer leaves when nothing before it waits for one: nobody could tell later in front of what it stands.
 
 use super::line::{Line, Stamp};
 use super::produce::Builder;
@@ -46,8 +47,6 @@ pub(super) struct Queue<T> {
     /// knows whether the broker has taken it yet, and what leaves through another door could
     /// overtake it. Forgotten when a later one is acknowledged.
     pub unconfirmed: u64,
-    /// The same at the end of the last connection.
-    pub unconfirmed_lost: u64,
     pub line: Line,
 }
 
@@ -77,6 +76,8 @@ pub(super) struct Batch<T> {
     pub record_count: u32,
     /// By which the broker recognises it, once it has left. None for level `none`, which is never sent again.
     pub stamp: Option<Stamp>,
+    /// As the how-manieth of its line it was stamped.
+    pub place: u64,
     /// It left whole once, and no answer came.
     pub is_unsure: bool,
 }
@@ -143,7 +144,6 @@ impl<T> Queue<T> {
             not_before: Monotonic(0),
             is_narrow: false,
             unconfirmed: 0,
-            unconfirmed_lost: 0,
             line: Line::default(),
         }
     }
@@ -163,6 +163,21 @@ impl<T> Queue<T> {
             && (self.next_door.is_none() || self.needs_confirmation())
             && !self.has_refused()
             && self.flying.iter().all(|batch| self.is_current(batch))
+            && self.waiting.front().is_some_and(|batch| self.keeps_order(batch))
+    }
+
+    /// The batch may leave behind what is unanswered: it can be told from it, and stays behind it.
+    fn keeps_order(&self, batch: &Batch<T>) -> bool {
+        let mut unanswered = self
+            .flying
+            .iter()
+            .filter(|batch| batch.level.is_acknowledged() && batch.state != BatchState::Expired);
+        if !batch.level.is_acknowledged() {
+            return unanswered.next().is_none();
+        }
+        // A batch that has been answered no longer counts as flying, but the broker remembers it instead of an older one.
+        let oldest = unanswered.find(|batch| batch.stamp.is_some());
+        batch.stamp.is_some() || oldest.is_none_or(|oldest| self.line.has_room_after(oldest))
     }
 
     /// The batch is not of an epoch that is over: what left with such a stamp comes back first.

@@ -3,7 +3,7 @@
 use super::consuming::{error, take, values};
 use super::peer::*;
 use super::trio::*;
-use crate::Durability::QuorumDurable;
+use crate::Durability::{None as Unanswered, QuorumDurable};
 use crate::Error;
 use crate::engine::random::Random;
 use crate::engine::*;
@@ -339,6 +339,47 @@ fn a_question_is_asked_of_another_broker_when_the_first_is_silent_or_gone() {
         trio.asked.clear();
         trio.run(2_000);
     }
+}
+
+#[test]
+fn what_left_before_its_topic_is_denied_is_in_doubt() {
+    let mut trio = started();
+    trio.is_mute = true;
+    send(&mut trio, 2);
+    trio.run(3);
+    assert_eq!(trio.values(), named(1..=2), "it stands in the log, and nobody said so");
+    // The leader is gone for good, and the others have never heard of the topic.
+    trio.kill(1);
+    trio.has_forgotten_topics = true;
+    send(&mut trio, 3);
+    trio.run(2_000);
+    let mut told = trio.scene.told();
+    told.sort_by_key(|told| matches!(told, Told::Failed { tokens, .. } if tokens[0] == 3));
+    let [Told::Failed { error: doubt, tokens: first }, Told::Failed { error, tokens }] = &told[..]
+    else {
+        panic!("{told:?}")
+    };
+    assert_eq!((first, tokens), (&vec![2], &vec![3]));
+    assert!(!doubt.is_definite(), "{doubt}");
+    assert_eq!(*error, Error::UnknownTopic("t".into()));
+}
+
+#[test]
+fn a_refusal_by_who_leads_no_more_is_no_error_whatever_followed_it() {
+    let mut trio = started();
+    trio.elect(2);
+    trio.tell(1);
+    for token in 2..=7 {
+        let level = if token % 2 == 0 { QuorumDurable } else { Unanswered };
+        trio.scene.send("t", Some(0), &format!("r{token}"), level, token).unwrap();
+    }
+    trio.run(50);
+    trio.tell_all();
+    trio.run(1_100);
+    let told = trio.scene.told();
+    let delivered = |told: &Told| matches!(told, Told::Delivered { .. });
+    assert!(told.iter().all(delivered), "{told:?}");
+    assert_eq!(trio.values(), named(1..=7));
 }
 
 /// Leaders, views, silences and deaths by chance. In the end everybody is there: each record is told

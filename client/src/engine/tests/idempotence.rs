@@ -1,7 +1,7 @@
 //! A lost answer neither loses nor doubles a record.
 
 use super::peer::*;
-use crate::Durability::{LeaderDurable, None as Unanswered};
+use crate::Durability::{LeaderDurable, None as Unanswered, QuorumDurable};
 use crate::Error;
 use crate::engine::*;
 use corelog_protocol::ErrorCode;
@@ -226,4 +226,31 @@ fn no_more_are_in_flight_than_a_broker_remembers() {
         scene.produce(&value, token);
     }
     assert_eq!(scene.asked().len(), 5);
+}
+
+#[test]
+fn a_broker_still_remembers_what_waits_longest_for_its_answer() {
+    let mut config = idempotent();
+    config.producer.window_batches = 5;
+    let mut scene = Scene::with_topic(config, &[0]);
+    // The first one waits for a quorum, those behind it for the leader alone.
+    let mut answered = 0;
+    for token in 1..=10 {
+        let level = if token == 1 { QuorumDurable } else { LeaderDurable };
+        scene.send("t", Some(0), &format!("r{token}"), level, token).unwrap();
+        for asked in scene.asked().iter().filter(|asked| stamp(asked).1 > 1) {
+            scene.ack(asked, u64::from(stamp(asked).1));
+            answered += 1;
+        }
+    }
+    assert_eq!(answered, 4, "with a sixth the first would be forgotten");
+    cut(&mut scene);
+    let asked = again(&mut scene);
+    assert_eq!(stamps(&asked), [(0, 1)]);
+    scene.ack(&asked[0], 1);
+    let told = scene.told();
+    assert_eq!(told.len(), 5, "{told:?}");
+    assert_eq!(told[4], delivered(1, 1));
+    let asked = scene.asked();
+    assert_eq!(asked.iter().map(|asked| asked.values().len()).sum::<usize>(), 5);
 }

@@ -25,6 +25,8 @@ pub struct Trio {
     fetches: Vec<Asked>,
     /// Acks are lost: what is appended is not answered.
     pub is_mute: bool,
+    /// No broker knows any topic.
+    pub has_forgotten_topics: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,6 +80,7 @@ impl Trio {
             asked: BTreeMap::new(),
             fetches: Vec::new(),
             is_mute: false,
+            has_forgotten_topics: false,
         }
     }
 
@@ -182,6 +185,9 @@ impl Trio {
                 let shard = self.scene.links[&asked.link].shard;
                 self.scene.answer(&asked, &HelloReply { incarnation, ..hello_reply(shard) });
             }
+            FrameKind::TopicDescribe if self.has_forgotten_topics => {
+                self.scene.refuse(&asked, ErrorCode::UnknownTopic, 0);
+            }
             FrameKind::TopicDescribe => {
                 let reply = TopicDescribeReply { topic: self.describe(id) };
                 self.scene.answer(&asked, &reply);
@@ -244,7 +250,7 @@ impl Trio {
                 base
             }
         };
-        if !self.is_mute {
+        if !self.is_mute && asked.produce().durability.is_acknowledged() {
             self.scene.ack(asked, base);
         }
         self.feed();
