@@ -70,6 +70,8 @@ pub enum Bug {
     DuplicateAckedEarly,
     /// A first batch that was sent before is taken for news, although much is forgotten.
     SentBeforeIgnored,
+    /// A batch that stands in the log under its former stamp is appended under its new one.
+    FormerStampIgnored,
     /// A member of the metadata's group votes before its vote is durable.
     VoteBeforeDurable,
     /// A follower acknowledges entries of the metadata's group before they are durable.
@@ -171,6 +173,7 @@ impl Bug {
         Bug::OldEpochAccepted,
         Bug::DuplicateAckedEarly,
         Bug::SentBeforeIgnored,
+        Bug::FormerStampIgnored,
     ];
 }
 

@@ -157,6 +157,7 @@ fn send_raw(host: &Host, partition: PartitionId, batch: &[u8]) {
         durability: Durability::LeaderDurable,
         want_stages: false,
         sent_before: false,
+        former: None,
     };
     stream.write_all(&produce.encode_head(2, batch.len())).expect("sent");
     stream.write_all(batch).expect("sent");

@@ -230,6 +230,7 @@ fn measure(level: Durability, connections: u32, in_flight: usize, warm: u64, rou
             durability: level,
             want_stages: false,
             sent_before: false,
+            former: None,
         };
         let mut bytes = Vec::new();
         for correlation in 0..in_flight as u64 {

@@ -59,6 +59,7 @@ fn main() {
         durability: Durability::QuorumDurable,
         want_stages: true,
         sent_before: false,
+        former: None,
     };
     let ack = ProduceAck {
         base_offset: Offset(1),

@@ -23,12 +23,25 @@ pub struct Produce {
     pub want_stages: bool,
     /// The batch was sent before, and nobody has said what became of it.
     pub sent_before: bool,
+    /// It was sent before under this stamp, and has another one now. Only with `sent_before`.
+    pub former: Option<FormerStamp>,
+}
+
+/// The epoch and the sequence under which a batch may stand in the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FormerStamp {
+    /// The producer's.
+    pub epoch: u16,
+    /// Of the first record.
+    pub sequence: u32,
 }
 
 /// Bit 0 of the flags of a Produce.
 const WANT_STAGES: u8 = 1;
 /// Bit 1.
 const SENT_BEFORE: u8 = 2;
+/// Bit 2.
+const HAS_FORMER: u8 = 4;
 
 impl Produce {
     /// Bytes of the control part. A multiple of 8: there is no padding.
@@ -46,6 +59,11 @@ impl Produce {
         bytes[8] = self.durability.to_wire();
         bytes[9] = if self.want_stages { WANT_STAGES } else { 0 }
             | if self.sent_before { SENT_BEFORE } else { 0 };
+        if let Some(former) = self.former {
+            bytes[9] |= HAS_FORMER;
+            put(&mut bytes, 10, former.epoch.to_le_bytes());
+            put(&mut bytes, 12, former.sequence.to_le_bytes());
+        }
         bytes
     }
 
@@ -68,18 +86,21 @@ impl Produce {
         let Some(durability) = Durability::from_wire(bytes[8]) else {
             return Err(MalformedError::new("produce: durability"));
         };
-        if bytes[9] & !(WANT_STAGES | SENT_BEFORE) != 0 {
+        let (sent_before, has_former) = (bytes[9] & SENT_BEFORE != 0, bytes[9] & HAS_FORMER != 0);
+        if bytes[9] & !(WANT_STAGES | SENT_BEFORE | HAS_FORMER) != 0 || has_former && !sent_before {
             return Err(MalformedError::new("produce: flags"));
         }
-        if u16_at(bytes, 10) != 0 || u32_at(bytes, 12) != 0 {
-            return Err(MalformedError::new("produce: reserved field not zero"));
+        let former = FormerStamp { epoch: u16_at(bytes, 10), sequence: u32_at(bytes, 12) };
+        if !has_former && (former.epoch != 0 || former.sequence != 0) {
+            return Err(MalformedError::new("produce: a former stamp without its flag"));
         }
         Ok(Self {
             partition: PartitionId(u32_at(bytes, 0)),
             timeout_ms: u32_at(bytes, 4),
             durability,
             want_stages: bytes[9] & WANT_STAGES != 0,
-            sent_before: bytes[9] & SENT_BEFORE != 0,
+            sent_before,
+            former: has_former.then_some(former),
         })
     }
 }
@@ -242,15 +263,19 @@ mod tests {
     #[test]
     fn the_layout_is_that_of_the_schema() {
         assert_eq!(size_of::<wire::Produce>(), Produce::CONTROL_BYTES);
-        for flags in 0..4 {
+        for flags in [0, 1, 2, 3, 6, 7] {
+            let former = FormerStamp { epoch: 0x0a09, sequence: 0x0e0d_0c0b };
+            let former = (flags & 4 != 0).then_some(former);
             let ours = Produce {
                 partition: PartitionId(0x0403_0201),
                 timeout_ms: 0x0807_0605,
                 durability: Durability::LeaderDurable,
                 want_stages: flags & 1 != 0,
                 sent_before: flags & 2 != 0,
+                former,
             };
-            let theirs = wire::Produce::new(0x0403_0201, 0x0807_0605, 2, flags, 0, 0);
+            let (epoch, sequence) = former.map_or((0, 0), |it| (it.epoch, it.sequence));
+            let theirs = wire::Produce::new(0x0403_0201, 0x0807_0605, 2, flags, epoch, sequence);
             assert_eq!(ours.encode(), theirs.0);
             assert_eq!(Produce::decode(&theirs.0), Ok(ours));
         }
@@ -290,6 +315,7 @@ mod tests {
             durability: Durability::None,
             want_stages: false,
             sent_before: false,
+            former: None,
         }
         .encode();
         for (at, value) in [(8, 5), (8, 255), (9, 4), (9, 0x80), (10, 1), (11, 1), (12, 1), (15, 1)]

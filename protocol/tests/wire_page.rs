@@ -78,6 +78,7 @@ fn the_example_is_what_the_code_sends() {
         durability: Durability::QuorumDurable,
         want_stages: false,
         sent_before: false,
+        former: None,
     };
     let mut frame = produce.encode_head(1, batch.len()).to_vec();
     frame.extend_from_slice(batch);

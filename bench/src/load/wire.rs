@@ -59,8 +59,14 @@ pub fn batch(records: usize, record_bytes: usize) -> Vec<u8> {
 
 /// A produce frame. Its correlation is set by [`set_correlation`].
 pub fn produce(partition: PartitionId, durability: Durability, batch: &[u8]) -> Vec<u8> {
-    let control =
-        Produce { partition, timeout_ms: 0, durability, want_stages: false, sent_before: false };
+    let control = Produce {
+        partition,
+        timeout_ms: 0,
+        durability,
+        want_stages: false,
+        sent_before: false,
+        former: None,
+    };
     [&control.encode_head(0, batch.len())[..], batch].concat()
 }
 

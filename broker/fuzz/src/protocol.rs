@@ -53,6 +53,7 @@ pub fn frame_seeds() -> Vec<Vec<u8>> {
         durability: Durability::QuorumDurable,
         want_stages: true,
         sent_before: false,
+        former: None,
     }
     .encode_head(1, 0)
     .to_vec();

@@ -208,6 +208,7 @@ impl Play {
             durability: Durability::ALL[tape.below(Durability::ALL.len())],
             want_stages: false,
             sent_before: false,
+            former: None,
         };
         let flags = tape.u8();
         (produce.want_stages, produce.sent_before) = (flags & 1 != 0, flags & 2 != 0);

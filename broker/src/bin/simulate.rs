@@ -324,7 +324,8 @@ fn planted(options: &Options) -> ExitCode {
                 Bug::GapAccepted
                 | Bug::OldEpochAccepted
                 | Bug::DuplicateAckedEarly
-                | Bug::SentBeforeIgnored => {
+                | Bug::SentBeforeIgnored
+                | Bug::FormerStampIgnored => {
                     stories::told_with(bug).err().map(|sign| (1, format!("story: {sign}")))
                 }
                 _ => seeds_until_caught(bug, start, bound)

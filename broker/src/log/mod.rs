@@ -38,6 +38,7 @@ use std::collections::VecDeque;
 
 use corelog_protocol::entry::{EntryHeader, EntryKind, LOCAL_PARTITION as LOG_ITSELF};
 use corelog_protocol::ids::{Epoch, Lsn, Offset, PartitionId};
+use corelog_protocol::produce::FormerStamp;
 
 use crate::disk::{DiskDone, DiskOrder, OpId};
 use crate::memory::{Memory, Piece};
@@ -450,6 +451,11 @@ impl Log {
     /// does not know what became of it.
     pub fn judge(&self, claim: &Claim, sent_before: bool) -> Verdict {
         self.producers.judge(claim, sent_before)
+    }
+
+    /// The same of a batch that was sent before under another stamp.
+    pub fn judge_renewed(&self, claim: &Claim, former: FormerStamp) -> Verdict {
+        self.producers.judge_renewed(claim, former)
     }
 
     /// Producers that are remembered.

@@ -9,10 +9,12 @@
 //! Whoever has forgotten must not take a retry for news: until a day after the last batch that may be forgotten,
 //! a first batch that was sent before is unknown, not new.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use corelog_protocol::batch::BatchHeader;
 use corelog_protocol::ids::{Epoch, Lsn, Offset, PartitionId, ProducerId};
+use corelog_protocol::produce::FormerStamp;
 
 use super::format::checkpoint::{BatchImage, ProducerImage, REMEMBERED};
 use crate::planted::{Bug, is_planted};
@@ -200,13 +202,51 @@ impl Producers {
             }
             return if is_same { Verdict::Duplicate(*known) } else { Verdict::Mismatch };
         }
-        // Sequences go round: what is less than half of them back is behind, the rest ahead.
-        let is_behind = |mark: u32| mark.wrapping_sub(claim.sequence) < 1 << 31;
-        if !is_behind(last.next()) {
+        if !is_behind(claim.sequence, last.next()) {
             return if is_planted(Bug::GapAccepted) { Verdict::New } else { Verdict::Gap };
         }
         let first = producer.batches()[0].sequence;
-        if is_behind(first) { Verdict::DuplicateForgotten } else { Verdict::Mismatch }
+        match is_behind(claim.sequence, first) {
+            true => Verdict::DuplicateForgotten,
+            false => Verdict::Mismatch,
+        }
+    }
+
+    /// Of a batch that may stand in the log under a former stamp, and has one of a later epoch now: both are judged at
+    /// once, so that no copy under the former one can come in between.
+    pub fn judge_renewed(&self, claim: &Claim, former: FormerStamp) -> Verdict {
+        let known = self.find(claim).map(|at| &self.slots[at as usize]);
+        let Some(producer) = known.filter(|producer| producer.epoch < claim.epoch) else {
+            // Nothing is known of it, or something of the later epoch, whose first batch was judged like this.
+            return self.judge(claim, true);
+        };
+        if claim.sequence != 0 {
+            return Verdict::Gap;
+        }
+        match producer.epoch.cmp(&former.epoch) {
+            Ordering::Less => return Verdict::New,
+            // What came before that epoch is not remembered.
+            Ordering::Greater => return Verdict::Unknown,
+            Ordering::Equal if is_planted(Bug::FormerStampIgnored) => return Verdict::New,
+            Ordering::Equal => {}
+        }
+        let same = producer.batches().iter().find(|known| known.sequence == former.sequence);
+        if let Some(known) = same {
+            // The stamp is part of the checksum, so that cannot be compared.
+            let is_same = known.record_count == claim.record_count;
+            return if is_same { Verdict::Duplicate(*known) } else { Verdict::Mismatch };
+        }
+        let [Some(first), Some(last)] = [producer.batches().first(), producer.batches().last()]
+        else {
+            return Verdict::Unknown;
+        };
+        if former.sequence == last.next() || !is_behind(former.sequence, last.next()) {
+            return Verdict::New;
+        }
+        match is_behind(former.sequence, first.sequence) {
+            true => Verdict::DuplicateForgotten,
+            false => Verdict::Mismatch,
+        }
     }
 
     /// Takes note of a batch that was appended or found.
@@ -358,6 +398,11 @@ impl Producers {
     }
 }
 
+/// Sequences go round: what is less than half of them back is behind, the rest ahead.
+fn is_behind(sequence: u32, mark: u32) -> bool {
+    mark.wrapping_sub(sequence) < 1 << 31
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -443,6 +488,50 @@ mod tests {
         let left: Vec<u64> = producers.images().iter().map(|image| image.producer).collect();
         assert_eq!(left, [4, 5], "1 was silent for more than a second");
         assert_eq!(producers.len(), 2);
+    }
+
+    #[test]
+    fn a_renewed_batch_is_judged_by_both_of_its_stamps() {
+        let mut producers = Producers::new(2, 1_000);
+        let renewed = |producers: &Producers, claim: &Claim, epoch, sequence| {
+            producers.judge_renewed(claim, FormerStamp { epoch, sequence })
+        };
+        let new = claim(1, 1, 0, 3);
+        assert_eq!(
+            renewed(&producers, &new, 0, 5),
+            Verdict::New,
+            "nothing came, nothing is forgotten"
+        );
+        for (lsn, sequence) in (0..).zip([0, 3, 6, 9, 12, 15]) {
+            record(&mut producers, &claim(1, 0, sequence, 3), lsn, 0);
+        }
+        let Verdict::Duplicate(known) = renewed(&producers, &new, 0, 12) else {
+            panic!("it is there under its former stamp");
+        };
+        assert_eq!(known.lsn, Lsn(4));
+        assert_eq!(renewed(&producers, &new, 0, 0), Verdict::DuplicateForgotten);
+        assert_eq!(renewed(&producers, &new, 0, 13), Verdict::Mismatch);
+        assert_eq!(renewed(&producers, &claim(1, 1, 0, 2), 0, 12), Verdict::Mismatch);
+        assert_eq!(renewed(&producers, &new, 0, 18), Verdict::New, "it is the next");
+        assert_eq!(renewed(&producers, &new, 0, 21), Verdict::New, "one before it has not come");
+        assert_eq!(renewed(&producers, &claim(1, 1, 3, 3), 0, 21), Verdict::Gap, "not the first");
+        assert_eq!(
+            renewed(&producers, &claim(1, 3, 0, 3), 2, 0),
+            Verdict::New,
+            "epoch 2 never came"
+        );
+        // It is appended, and the epoch before is over.
+        let known = Known::new(&new, Lsn(9), Offset(90), Epoch(1), 0);
+        producers.record(&new, known);
+        assert_eq!(judge(&producers, &claim(1, 0, 18, 3)), Verdict::Fenced);
+        assert_eq!(renewed(&producers, &new, 0, 21), Verdict::Duplicate(known));
+        assert_eq!(renewed(&producers, &claim(1, 1, 3, 3), 0, 24), Verdict::New);
+        assert_eq!(renewed(&producers, &claim(1, 2, 0, 3), 0, 24), Verdict::Unknown);
+        // Where producers are forgotten, it may be there.
+        for other in 2..5 {
+            record(&mut producers, &claim(other, 0, 0, 1), 10 + other, 0);
+        }
+        assert_eq!(renewed(&producers, &claim(1, 2, 0, 3), 1, 3), Verdict::Unknown);
     }
 
     #[test]

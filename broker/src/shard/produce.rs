@@ -222,7 +222,12 @@ impl Shard {
         let found = self.partitions.get(produce.partition);
         let partition_at = found.map_or(0, |found| found.log_at);
         if let Some(claim) = &claim {
-            match self.lanes[lane].log.judge(claim, produce.sent_before) {
+            let log = &self.lanes[lane].log;
+            let verdict = match produce.former {
+                Some(former) => log.judge_renewed(claim, former),
+                None => log.judge(claim, produce.sent_before),
+            };
+            match verdict {
                 Verdict::New => {}
                 Verdict::Duplicate(known) => {
                     self.counters.batches_duplicate += 1;
@@ -302,7 +307,8 @@ fn sequence_refusal(verdict: Verdict) -> Refusal {
         ),
         Verdict::Unknown => refusal(
             ErrorCode::UnknownProducer,
-            "nothing is remembered of this producer, and the batch is not its first, or was sent before",
+            "nothing is remembered of this producer, or of its epoch before, and the batch is not its first, or was sent \
+             before",
         ),
         Verdict::Mismatch => refusal(
             ErrorCode::DuplicateMismatch,

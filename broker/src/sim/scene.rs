@@ -684,8 +684,14 @@ pub fn produce(
     correlation: u64,
     batch: &[u8],
 ) -> Vec<u8> {
-    let produce =
-        Produce { partition, timeout_ms: 0, durability, want_stages: false, sent_before: false };
+    let produce = Produce {
+        partition,
+        timeout_ms: 0,
+        durability,
+        want_stages: false,
+        sent_before: false,
+        former: None,
+    };
     produce_with(produce, correlation, batch)
 }
 

@@ -3,7 +3,7 @@
 
 use corelog_protocol::frame::FrameKind;
 use corelog_protocol::ids::{Offset, PartitionId};
-use corelog_protocol::produce::Produce;
+use corelog_protocol::produce::{FormerStamp, Produce};
 use corelog_protocol::{Durability, ErrorCode};
 
 use super::scene::{Client, World, batch_of, produce_with};
@@ -26,7 +26,14 @@ impl Story {
         Self { world, client, partition: topic.places[0].partition }
     }
 
-    fn send(&mut self, correlation: u64, producer: (u64, u16, u32), text: &str, sent_before: bool) {
+    /// `before`: it was sent before; under the former stamp, if one is given.
+    fn send(
+        &mut self,
+        correlation: u64,
+        producer: (u64, u16, u32),
+        text: &str,
+        before: Option<Option<FormerStamp>>,
+    ) {
         let batch = batch_of(producer, text, 1);
         let partition = self.partition;
         let head = Produce {
@@ -34,7 +41,8 @@ impl Story {
             timeout_ms: 0,
             durability: DURABLE,
             want_stages: false,
-            sent_before,
+            sent_before: before.is_some(),
+            former: before.flatten(),
         };
         self.world.send(self.client, &produce_with(head, correlation, &batch));
     }
@@ -46,7 +54,7 @@ impl Story {
         text: &str,
         expected: Result<u64, ErrorCode>,
     ) -> Result<(), String> {
-        self.send(7, producer, text, false);
+        self.send(7, producer, text, None);
         self.expect_answer(producer, expected)
     }
 
@@ -57,7 +65,20 @@ impl Story {
         text: &str,
         expected: Result<u64, ErrorCode>,
     ) -> Result<(), String> {
-        self.send(7, producer, text, true);
+        self.send(7, producer, text, Some(None));
+        self.expect_answer(producer, expected)
+    }
+
+    /// The same of one that was sent before under a stamp of the epoch before.
+    fn expect_renewed(
+        &mut self,
+        producer: (u64, u16, u32),
+        sequence: u32,
+        text: &str,
+        expected: Result<u64, ErrorCode>,
+    ) -> Result<(), String> {
+        let former = FormerStamp { epoch: producer.1 - 1, sequence };
+        self.send(7, producer, text, Some(Some(former)));
         self.expect_answer(producer, expected)
     }
 
@@ -91,8 +112,8 @@ pub fn retries() -> Result<(), String> {
     story.expect((1, 1, 0), "e", Ok(2))?;
     story.expect((1, 0, 2), "c", Err(ErrorCode::ProducerFenced))?;
     story.world.is_disk_held = true;
-    story.send(1, (1, 1, 1), "f", false);
-    story.send(2, (1, 1, 1), "f", true);
+    story.send(1, (1, 1, 1), "f", None);
+    story.send(2, (1, 1, 1), "f", Some(None));
     if !story.world.take(story.client).is_empty() {
         return Err("I2: a retry was acknowledged before its first copy was durable".into());
     }
@@ -105,7 +126,14 @@ pub fn retries() -> Result<(), String> {
     story.client = story.world.client(0);
     story.expect((1, 1, 1), "f", Ok(3))?;
     story.expect((1, 1, 3), "h", Err(ErrorCode::OutOfOrder))?;
-    story.expect((1, 1, 2), "g", Ok(4))
+    story.expect((1, 1, 2), "g", Ok(4))?;
+    // A producer that met a gap goes on in the next epoch, with what is there already and what is not.
+    story.expect_renewed((1, 2, 0), 2, "g", Ok(4))?;
+    story.expect_again((1, 1, 4), "j", Err(ErrorCode::OutOfOrder))?;
+    story.expect_renewed((1, 2, 0), 4, "j", Ok(5))?;
+    story.expect_renewed((1, 2, 0), 4, "j", Ok(5))?;
+    story.expect_renewed((1, 2, 1), 5, "k", Ok(6))?;
+    story.expect_again((1, 1, 3), "i", Err(ErrorCode::ProducerFenced))
 }
 
 /// A retry of a producer's first batch, after so many others that nobody can know whether it was appended.

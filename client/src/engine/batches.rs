@@ -174,12 +174,16 @@ impl<T> Engine<T> {
         let Some(batch) = queue.flying.iter().find(|batch| batch.id == id) else { return };
         let is_current = batch.stamp.is_some_and(|stamp| stamp.epoch == queue.line.epoch);
         let (is_expired, is_unsure) = (batch.state == BatchState::Expired, batch.is_unsure);
-        let waits = refusal.code != ErrorCode::ProducerFenced && queue.has_earlier(id);
+        let (is_fenced, is_renewed) =
+            (refusal.code == ErrorCode::ProducerFenced, batch.former.is_some());
+        let waits = !is_fenced && queue.has_earlier(id);
         if is_current && !waits {
             queue.line.begin_epoch();
             self.counters.producer_epochs += 1;
         }
-        if is_expired || (is_unsure && !waits) {
+        // Who leads now judges by the new stamp and the old one, once.
+        let is_open = is_unsure && (is_fenced || is_renewed);
+        if is_expired || (is_open && !waits) {
             let mut done = Vec::new();
             queue.on_failed(id, Error::Refused(refusal), false, &mut done);
             self.conclude_all(at, done, None, effects);

@@ -1,9 +1,10 @@
 //! The sequences of one partition's batches, by which the broker knows a retry from news.
 //!
 //! A batch is stamped when it first leaves, and keeps its stamp however often it is sent again. The broker takes
-//! stamps of an epoch without a gap only. When a batch has been given up before it was appended, the
-//! next one finds that gap: then a new epoch begins, and what has certainly not been appended is stamped anew.
-//! What may have been appended under its old stamp must not be: its outcome stays open.
+//! stamps of an epoch without a gap only. When a batch has been given up before it was appended, or was lost with the leader that
+//! had acknowledged it, the next one finds that gap: then a new epoch begins, and what is not answered is stamped anew. What may have been
+//! appended under its old stamp names that too, and whoever leads judges both at once. It does so once: what is in doubt under two stamps
+//! must not get a third, and its outcome stays open.
 
 use super::queue::Batch;
 
@@ -28,11 +29,11 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// The stamp that a batch leaves with; none if it may stand in the log under an earlier epoch's.
+    /// The stamp that a batch leaves with; none if it may stand in the log under two earlier ones.
     pub(super) fn stamp<T>(&self, batch: &Batch<T>) -> Option<Stamp> {
         match batch.stamp {
             Some(stamp) if stamp.epoch == self.epoch => Some(stamp),
-            Some(_) if batch.is_unsure => None,
+            Some(_) if batch.is_unsure && batch.former.is_some() => None,
             _ => Some(Stamp { epoch: self.epoch, sequence: self.next }),
         }
     }
@@ -40,7 +41,8 @@ impl Line {
     /// A batch leaves with this stamp.
     pub(super) fn take<T>(&mut self, batch: &mut Batch<T>, stamp: Stamp) {
         if batch.stamp != Some(stamp) {
-            batch.stamp = Some(stamp);
+            let old = batch.stamp.replace(stamp);
+            batch.former = old.filter(|_| batch.is_unsure);
             batch.place = self.count;
             self.count += 1;
             self.next = stamp.sequence.wrapping_add(batch.record_count);

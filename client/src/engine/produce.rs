@@ -12,7 +12,7 @@ use corelog_protocol::batch::{
     BATCH_HEADER_BYTES, BatchBuilder, NewRecord, PushError, record_bytes_max, set_producer,
 };
 use corelog_protocol::ids::ProducerId;
-use corelog_protocol::produce::Produce;
+use corelog_protocol::produce::{FormerStamp, Produce};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -383,6 +383,7 @@ impl<T> Engine<T> {
             refusal: None,
             record_count: 1,
             stamp: None,
+            former: None,
             place: 0,
             is_unsure: false,
         });
@@ -489,6 +490,7 @@ impl<T> Engine<T> {
             durability,
             want_stages: batch.stages,
             sent_before: batch.is_unsure,
+            former: batch.former.map(|Stamp { epoch, sequence }| FormerStamp { epoch, sequence }),
         };
         let frame = Produce::HEAD_BYTES + bytes.len();
         let end;

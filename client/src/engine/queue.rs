@@ -76,6 +76,8 @@ pub(super) struct Batch<T> {
     pub record_count: u32,
     /// By which the broker recognises it, once it has left. None for level `none`, which is never sent again.
     pub stamp: Option<Stamp>,
+    /// Under which it left before, and may stand in the log; what became of it is to be found out with the new stamp.
+    pub former: Option<Stamp>,
     /// As the how-manieth of its line it was stamped.
     pub place: u64,
     /// It left whole once, and no answer came.

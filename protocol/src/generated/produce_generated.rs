@@ -19,8 +19,8 @@ impl ::core::fmt::Debug for Produce {
       .field("timeout_ms", &self.timeout_ms())
       .field("durability", &self.durability())
       .field("flags", &self.flags())
-      .field("reserved_16", &self.reserved_16())
-      .field("reserved_32", &self.reserved_32())
+      .field("former_epoch", &self.former_epoch())
+      .field("former_sequence", &self.former_sequence())
       .finish()
   }
 }
@@ -69,16 +69,16 @@ impl<'a> Produce {
     timeout_ms: u32,
     durability: u8,
     flags: u8,
-    reserved_16: u16,
-    reserved_32: u32,
+    former_epoch: u16,
+    former_sequence: u32,
   ) -> Self {
     let mut s = Self([0; 16]);
     s.set_partition(partition);
     s.set_timeout_ms(timeout_ms);
     s.set_durability(durability);
     s.set_flags(flags);
-    s.set_reserved_16(reserved_16);
-    s.set_reserved_32(reserved_32);
+    s.set_former_epoch(former_epoch);
+    s.set_former_sequence(former_sequence);
     s
   }
 
@@ -198,7 +198,7 @@ impl<'a> Produce {
     }
   }
 
-  pub fn reserved_16(&self) -> u16 {
+  pub fn former_epoch(&self) -> u16 {
     let mut mem = ::core::mem::MaybeUninit::<<u16 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
     // Safety:
     // Created from a valid Table for this object
@@ -213,7 +213,7 @@ impl<'a> Produce {
     })
   }
 
-  pub fn set_reserved_16(&mut self, x: u16) {
+  pub fn set_former_epoch(&mut self, x: u16) {
     let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
     // Safety:
     // Created from a valid Table for this object
@@ -227,7 +227,7 @@ impl<'a> Produce {
     }
   }
 
-  pub fn reserved_32(&self) -> u32 {
+  pub fn former_sequence(&self) -> u32 {
     let mut mem = ::core::mem::MaybeUninit::<<u32 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
     // Safety:
     // Created from a valid Table for this object
@@ -242,7 +242,7 @@ impl<'a> Produce {
     })
   }
 
-  pub fn set_reserved_32(&mut self, x: u32) {
+  pub fn set_former_sequence(&mut self, x: u32) {
     let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
     // Safety:
     // Created from a valid Table for this object

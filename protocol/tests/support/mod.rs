@@ -71,6 +71,7 @@ pub fn produce() -> Produce {
         durability: Durability::QuorumDurable,
         want_stages: true,
         sent_before: false,
+        former: None,
     }
 }
 

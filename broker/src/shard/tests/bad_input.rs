@@ -251,6 +251,7 @@ fn a_produce_with_an_enum_out_of_its_range_is_malformed() {
         durability: Durability::QuorumDurable,
         want_stages: false,
         sent_before: false,
+        former: None,
     };
     for (at, value) in [(8, 5), (8, 255), (9, 4), (15, 1)] {
         let mut control = produce.encode();

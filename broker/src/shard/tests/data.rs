@@ -89,6 +89,7 @@ fn stage_times_are_told_when_they_are_asked_for() {
         durability: Durability::LeaderDurable,
         want_stages: true,
         sent_before: false,
+        former: None,
     };
     world.is_disk_held = true;
     world.send(client, &produce_with(wish, 1, &batch("x", 1)));
@@ -393,6 +394,7 @@ fn a_deadline_that_passes_before_the_flush_leaves_the_outcome_open() {
         durability: Durability::QuorumDurable,
         want_stages: false,
         sent_before: false,
+        former: None,
     };
     world.is_disk_held = true;
     world.send(client, &produce_with(wish(500), 1, &batch("x", 1)));

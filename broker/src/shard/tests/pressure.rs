@@ -101,6 +101,7 @@ fn who_waits_for_room_in_vain_is_told_when_the_deadline_has_passed() {
         durability: Durability::QuorumDurable,
         want_stages: false,
         sent_before: false,
+        former: None,
     };
     world.send(clients[1], &produce_with(wish(3_000), 1, &batch("in vain", 1)));
     world.send(clients[2], &produce_with(wish(60_000), 2, &batch("patient", 1)));

@@ -3,7 +3,7 @@
 use super::consuming::{error, take, values};
 use super::peer::*;
 use super::trio::*;
-use crate::Durability::{None as Unanswered, QuorumDurable};
+use crate::Durability::{LeaderMemory, None as Unanswered, QuorumDurable};
 use crate::Error;
 use crate::engine::random::Random;
 use crate::engine::*;
@@ -380,6 +380,30 @@ fn a_refusal_by_who_leads_no_more_is_no_error_whatever_followed_it() {
     let delivered = |told: &Told| matches!(told, Told::Delivered { .. });
     assert!(told.iter().all(delivered), "{told:?}");
     assert_eq!(trio.values(), named(1..=7));
+}
+
+#[test]
+fn what_was_lost_with_its_leader_does_not_stop_what_follows() {
+    let mut trio = started();
+    trio.scene.send("t", Some(0), "r2", LeaderMemory, 2).unwrap();
+    trio.run(3);
+    assert_eq!(trio.scene.told(), delivered(2..=2), "only the leader has it");
+    trio.is_mute = true;
+    (3..=4).for_each(|token| send(&mut trio, token));
+    trio.run(3);
+    trio.is_mute = false;
+    // The next leader lacks r2, and so all behind it.
+    trio.log.truncate(1);
+    trio.kill(1);
+    trio.elect(2);
+    trio.tell(2);
+    trio.tell(3);
+    send(&mut trio, 5);
+    trio.run(1_100);
+    let at = |base, token| Told::Delivered { partition: 0, base: Some(base), tokens: vec![token] };
+    assert_eq!(trio.scene.told(), [at(1, 3), at(2, 4), at(3, 5)]);
+    assert_eq!(trio.values(), ["r1", "r3", "r4", "r5"]);
+    assert_eq!(trio.scene.engine.counters().producer_epochs, 1);
 }
 
 /// Leaders, views, silences and deaths by chance. In the end everybody is there: each record is told

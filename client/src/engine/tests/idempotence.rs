@@ -120,7 +120,7 @@ fn behind_a_batch_that_was_given_up_a_new_epoch_begins() {
 }
 
 #[test]
-fn what_may_have_been_appended_under_an_old_stamp_gets_no_new_one() {
+fn what_may_have_been_appended_under_an_old_stamp_names_it_beside_its_new_one() {
     let mut scene = scene();
     for token in 1..=2 {
         scene.produce(&format!("r{token}"), token);
@@ -130,18 +130,46 @@ fn what_may_have_been_appended_under_an_old_stamp_gets_no_new_one() {
     scene.produce("r3", 3);
     let asked = again(&mut scene);
     assert_eq!(stamps(&asked), [(0, 1), (0, 2), (0, 3)]);
+    assert!(asked.iter().all(|asked| asked.produce().former.is_none()));
     // Its first copy may yet come, wherever it is.
     scene.refuse(&asked[0], ErrorCode::InvalidBatch, 0);
     scene.refuse(&asked[1], ErrorCode::OutOfOrder, 0);
     scene.refuse(&asked[2], ErrorCode::OutOfOrder, 0);
-    let error = Error::ConnectionLost;
-    assert!(!error.is_definite());
-    let failed = |token| Told::Failed { error: error.clone(), tokens: vec![token] };
-    assert_eq!(scene.told(), [failed(1), failed(2)]);
+    assert!(!Error::ConnectionLost.is_definite());
+    assert_eq!(scene.told(), [Told::Failed { error: Error::ConnectionLost, tokens: vec![1] }]);
     let asked = scene.asked();
-    assert_eq!(stamps(&asked), [(1, 0)], "the third has never left before");
+    assert_eq!(stamps(&asked), [(1, 0), (1, 1)]);
+    let former = asked[0].produce().former.map(|former| (former.epoch, former.sequence));
+    assert_eq!((former, asked[0].produce().sent_before), (Some((0, 2)), true));
+    assert_eq!(asked[1].produce().former, None, "the third has never left before");
+    // The second stood there all the time.
+    scene.ack(&asked[0], 2);
+    scene.ack(&asked[1], 3);
+    assert_eq!(scene.told(), [delivered(2, 2), delivered(3, 3)]);
+}
+
+#[test]
+fn a_batch_in_doubt_is_renewed_once() {
+    let mut scene = scene();
+    scene.produce("r1", 1);
+    assert_eq!(scene.asked().len(), 1);
+    cut(&mut scene);
+    let asked = again(&mut scene);
+    scene.refuse(&asked[0], ErrorCode::OutOfOrder, 0);
+    let asked = scene.asked();
+    assert_eq!(stamps(&asked), [(1, 0)]);
+    cut(&mut scene);
+    scene.produce("r2", 2);
+    let asked = again(&mut scene);
+    assert_eq!(stamps(&asked), [(1, 0), (1, 1)]);
+    assert!(asked[0].produce().former.is_some(), "it is asked again as it was");
+    scene.refuse(&asked[0], ErrorCode::UnknownProducer, 0);
+    scene.refuse(&asked[1], ErrorCode::OutOfOrder, 0);
+    assert_eq!(scene.told(), [Told::Failed { error: Error::ConnectionLost, tokens: vec![1] }]);
+    let asked = scene.asked();
+    assert_eq!(stamps(&asked), [(2, 0)]);
     scene.ack(&asked[0], 1);
-    assert_eq!(scene.told(), [delivered(1, 3)]);
+    assert_eq!(scene.told(), [delivered(1, 2)]);
 }
 
 #[test]
@@ -165,11 +193,14 @@ fn what_a_broker_may_have_forgotten_ends_indefinitely() {
     let asked = again(&mut scene);
     assert!(asked[0].produce().sent_before);
     scene.refuse(&asked[0], ErrorCode::UnknownProducer, 0);
-    assert_eq!(scene.told(), [Told::Failed { error: Error::ConnectionLost, tokens: vec![1] }]);
-    assert!(scene.asked().is_empty(), "it is not sent a third time");
-    scene.produce("r2", 2);
     let asked = scene.asked();
     assert_eq!(stamps(&asked), [(1, 0)]);
+    scene.refuse(&asked[0], ErrorCode::UnknownProducer, 0);
+    assert_eq!(scene.told(), [Told::Failed { error: Error::ConnectionLost, tokens: vec![1] }]);
+    assert!(scene.asked().is_empty(), "it is not sent a fourth time");
+    scene.produce("r2", 2);
+    let asked = scene.asked();
+    assert_eq!(stamps(&asked), [(2, 0)]);
     assert!(!asked[0].produce().sent_before);
     scene.ack(&asked[0], 1);
     assert_eq!(scene.told(), [delivered(1, 2)]);

@@ -229,7 +229,11 @@ impl Trio {
         let header = *BatchView::parse(&asked.payload).unwrap().header();
         let id = header.producer_id.0;
         let stamp = (id, header.producer_epoch, header.base_sequence);
-        let known = self.log.iter().find(|appended| id != 0 && appended.stamp == stamp);
+        let former = asked.produce().former.map(|former| (id, former.epoch, former.sequence));
+        let known = self
+            .log
+            .iter()
+            .find(|it| id != 0 && (it.stamp == stamp || former.is_some_and(|at| it.stamp == at)));
         let base = match known {
             Some(known) => {
                 assert!(asked.produce().sent_before, "it stands already, and nobody said so");
@@ -240,8 +244,12 @@ impl Trio {
                 let last = self.log.iter().rev().find(|appended| appended.stamp.0 == id);
                 let next = last.map_or(0, |last| last.stamp.2 + last.values.len() as u32);
                 let epoch = last.map_or(0, |last| last.stamp.1);
-                let follows = if stamp.1 == epoch { stamp.2 == next } else { stamp.2 == 0 };
-                if id != 0 && !follows {
+                let is_first = stamp.1 > epoch && stamp.2 == 0;
+                if id != 0 && stamp.1 < epoch {
+                    self.scene.refuse(asked, ErrorCode::ProducerFenced, 0);
+                    return;
+                }
+                if id != 0 && !is_first && (stamp.1, stamp.2) != (epoch, next) {
                     self.scene.refuse(asked, ErrorCode::OutOfOrder, 0);
                     return;
                 }
