@@ -192,7 +192,9 @@ impl Shard {
         origin: Origin,
         change: Change,
     ) {
-        let refusal = self.why_no_change(&change);
+        // While it leaves, some of its shards may have stopped: they would never say that a change is in force.
+        let leaving = self.leaving.is_some().then_some(super::replies::STOPPING);
+        let refusal = leaving.or(self.why_no_change(&change));
         let is_clustered = self.config.is_clustered();
         match (refusal, &mut self.keeper) {
             (None, Some(keeper)) if is_clustered && !keeper.is_leading() => {
@@ -371,9 +373,13 @@ impl Shard {
     }
 
     /// Answers whose change is in force on every shard.
-    fn settle_changes<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
+    pub(super) fn settle_changes<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
         let Some(keeper) = &self.keeper else { return };
-        let everywhere = keeper.applied.iter().copied().min().unwrap_or(0);
+        let everywhere = match self.stopping {
+            // What was told to all is in force: who has stopped does not contradict it.
+            Some(_) => self.view.version(),
+            None => keeper.applied.iter().copied().min().unwrap_or(0),
+        };
         while let Some(keeper) = &mut self.keeper
             && keeper.settling.front().is_some_and(|(version, ..)| *version <= everywhere)
         {

@@ -67,6 +67,7 @@ impl Shard {
     fn begin_stop<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
         let deadline = cx.now.monotonic + Nanos::from_millis(STOP_GRACE_MS);
         self.stopping = Some(Stopping { deadline, is_closing: false, is_over: false });
+        self.settle_changes(cx);
         for id in self.fetches.ids().collect::<Vec<_>>() {
             self.hurry_fetch(id);
         }

@@ -161,7 +161,10 @@ impl Shard {
         }
         let fetch = self.timers.fetches.first().map_or(never, |&(deadline, _)| deadline);
         let mut next = self.timers.tick_at.min(fetch).min(self.timers.group_at);
-        next = next.min(self.peers.due_at);
+        // Who stops dials nobody.
+        if self.stopping.is_none() {
+            next = next.min(self.peers.due_at);
+        }
         next = next.min(self.timers.replicas_at);
         // What a log could not do when it was woken waits for the disk: no use in asking at once.
         let soon = cx.now.monotonic + Nanos::from_millis(LANE_WAKE_MS_MIN);

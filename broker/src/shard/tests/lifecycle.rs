@@ -1,7 +1,8 @@
 //! First boot, restart, failure, stop.
 
+use corelog_protocol::frame::FrameKind;
 use corelog_protocol::ids::Offset;
-use corelog_protocol::message::{TopicDescribe, TopicDescribeReply};
+use corelog_protocol::message::{TopicCreate, TopicDescribe, TopicDescribeReply, TopicSettings};
 use corelog_protocol::{Durability, ErrorCode};
 
 use super::data::{fetch_of, records};
@@ -183,4 +184,24 @@ fn a_connection_that_comes_before_the_lanes_are_recovered_is_told_to_wait() {
     assert!(world.nodes[0].is_ready);
     world.send(client, &produce(partition, Durability::QuorumDurable, 2, &batch("x", 1)));
     assert_eq!(world.take_one(client).ack().base_offset, Offset(0));
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_shard_that_has_stopped_to_learn_of_a_change() {
+    let mut world = World::new(2);
+    let client = world.client(0);
+    world.tell(1, Event::Stop);
+    world.run();
+    assert!(world.nodes[1].is_stopped);
+    let settings =
+        TopicSettings { partitions: 1, replicas: 0, retention_ms: None, retention_bytes: None };
+    let create = TopicCreate { name: "late".into(), settings, timeout_ms: 0 };
+    world.ask(client, 7, &create);
+    world.run();
+    assert!(world.take(client).is_empty(), "nobody says that it is in force on the other shard");
+    world.tell(0, Event::Stop);
+    world.pass(Nanos::from_millis(100));
+    assert!(world.nodes[0].is_stopped);
+    let frame = world.take_one(client);
+    assert_eq!((frame.kind, frame.correlation), (FrameKind::TopicCreateReply, 7));
 }

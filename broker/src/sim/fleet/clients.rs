@@ -9,7 +9,8 @@ use corelog::engine::{
 };
 
 use super::machine::address;
-use super::plan::{ConsumerPlan, ProducerPlan};
+use super::operations::Operator;
+use super::plan::{ConsumerPlan, ProducerPlan, Theme};
 use super::streams::Owner;
 use super::{Action, WALL_START_MS, World};
 use crate::sim::check::history::{PartitionRef, ReadBack};
@@ -33,6 +34,8 @@ pub enum Role {
         consumer: Option<ConsumerId>,
         reads: BTreeMap<AssignmentId, Reader>,
     },
+    /// Has lanes and brokers moved about.
+    Operator(Operator),
     /// Writes to each partition after the faults.
     Probe {
         number: u32,
@@ -87,6 +90,9 @@ impl World {
         for plan in self.plan.consumers.clone() {
             let role = Role::Consumer { plan, consumer: None, reads: BTreeMap::new() };
             self.add_client(role, |_| {});
+        }
+        if self.random.chance(3, 4) {
+            self.add_client(Role::Operator(Operator::default()), |_| {});
         }
         self.plan_work(0, 1);
     }
@@ -230,9 +236,18 @@ impl World {
                 let place = PartitionRef { topic, partition: delivered.partition };
                 let count = delivered.tokens.len() as u64;
                 self.tally.add("records delivered", count);
-                let durable = delivered.level == Durability::QuorumDurable;
+                // Who only moves lanes about loses nothing, at any level.
+                let is_calm = self.plan.theme == Theme::Calm;
+                let durable = match delivered.level {
+                    Durability::QuorumDurable => true,
+                    Durability::None => false,
+                    _ => is_calm,
+                };
                 if durable {
                     self.tally.add("acked records", count);
+                }
+                if durable && delivered.level != Durability::QuorumDurable {
+                    self.tally.add("records of weaker levels that must stay", count);
                 }
                 for (index, id) in delivered.tokens.iter().enumerate() {
                     let offset = delivered.base_offset.map(|base| base.0 + index as u64);
@@ -269,6 +284,7 @@ impl World {
             Role::Admin { .. } => self.admin_work(client),
             Role::Producer { .. } => self.producer_work(client),
             Role::Consumer { .. } => self.consumer_work(client),
+            Role::Operator(_) => self.operator_work(client),
             Role::Probe { .. } => self.probe_work(client),
             Role::Verifier { .. } => self.verifier_work(client),
         }

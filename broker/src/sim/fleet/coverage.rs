@@ -53,6 +53,17 @@ pub const MINIMUM: &[&str] = &[
     "fault dials failing",
     "fault wall clock jump",
     "refusals NotLeader",
+    "transfers begun",
+    "transfers done",
+    "drains begun",
+    "drains done",
+    "drains ended",
+    "operations asked about and possible",
+    "operations obstructed",
+    "operations seen under way",
+    "operations taken back",
+    "cluster looked at",
+    "records of weaker levels that must stay",
 ];
 
 /// The names that were not met.

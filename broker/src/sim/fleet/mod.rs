@@ -19,6 +19,7 @@ mod ending;
 mod faults;
 mod machine;
 mod network;
+mod operations;
 mod peers;
 pub mod plan;
 mod power;

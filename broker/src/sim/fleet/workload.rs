@@ -43,6 +43,9 @@ impl World {
         answer: Result<AdminReply, Error>,
     ) {
         self.line(|| format!("client {client}: {id:?} is answered {answer:?}"));
+        if self.is_of_operator(client, id) {
+            return self.on_operated(client, answer);
+        }
         let exists = matches!(&answer, Err(Error::Refused(refusal)) if refusal.code == ErrorCode::TopicExists);
         let Role::Admin { created, request } = &mut self.clients[client].role else { return };
         if *request != Some(id) {

@@ -1,0 +1,109 @@
+//! The operator: looks at the cluster, and has lanes transferred and brokers drained at random, faults or not. In a calm
+//! run nothing else moves lanes, and nothing that was acknowledged may be lost, at any level.
+
+use corelog::engine::{AdminReply, AdminRequest, RequestId};
+use corelog::{BrokerId, Error, LaneId, Operation, Standing, standing};
+
+use super::World;
+use super::clients::Role;
+
+/// What the operator is about.
+#[derive(Debug, Default)]
+pub struct Operator {
+    request: Option<RequestId>,
+    /// As the last status told.
+    lanes: u32,
+    asked: Option<(Operation, bool)>,
+    /// Begun in this version of the metadata.
+    begun: Option<(Operation, u64)>,
+}
+
+impl World {
+    pub(super) fn operator_work(&mut self, client: usize) {
+        if self.ending.has_begun() {
+            return;
+        }
+        let brokers = self.plan.brokers as u64;
+        let Role::Operator(operator) = &mut self.clients[client].role else { return };
+        if operator.request.is_some() {
+            return;
+        }
+        let broker = BrokerId(1 + self.random.below(brokers) as u32);
+        let is_begun = operator.begun.is_some();
+        let request = match self.random.below(8) {
+            _ if operator.lanes == 0 || (is_begun && self.random.chance(3, 4)) => None,
+            0 | 1 => None,
+            2..=5 => {
+                let lane = LaneId(1 + self.random.below(u64::from(operator.lanes)) as u32);
+                Some(Operation::Transfer { lane, to: broker })
+            }
+            6 => Some(Operation::Drain { broker }),
+            _ => Some(Operation::Undrain { broker }),
+        };
+        let check_only = self.random.chance(1, 8);
+        operator.asked = request.clone().map(|operation| (operation, check_only));
+        let request = match request {
+            None => AdminRequest::Cluster,
+            Some(operation) => AdminRequest::Operate { operation, check_only },
+        };
+        let id = self.ask(client, request);
+        if let Role::Operator(operator) = &mut self.clients[client].role {
+            operator.request = Some(id);
+        }
+    }
+
+    pub(super) fn on_operated(&mut self, client: usize, answer: Result<AdminReply, Error>) {
+        let pause = 20_000_000 + self.random.below(200_000_000);
+        self.plan_work(client, pause);
+        let Role::Operator(operator) = &mut self.clients[client].role else { return };
+        operator.request = None;
+        let name = match (answer, operator.asked.take()) {
+            (Ok(AdminReply::Operated(version)), Some((operation, false))) => {
+                let name = begun_name(&operation);
+                operator.begun = Some((operation, version));
+                name
+            }
+            (Ok(AdminReply::Operated(_)), _) => "operations asked about and possible",
+            (Err(Error::Obstructed(_)), _) => "operations obstructed",
+            (Ok(AdminReply::Cluster(status)), _) => {
+                operator.lanes = status.lanes.len() as u32;
+                let begun = operator.begun.take_if(|(_, version)| *version <= status.version);
+                match begun
+                    .map(|(operation, version)| (standing(&operation, &status), operation, version))
+                {
+                    Some((Standing::Done, operation, _)) => done_name(&operation),
+                    Some((Standing::TakenBack, ..)) => "operations taken back",
+                    Some((Standing::UnderWay { .. }, operation, version)) => {
+                        operator.begun = Some((operation, version));
+                        "operations seen under way"
+                    }
+                    None => "cluster looked at",
+                }
+            }
+            (Ok(_), _) => "answers of the wrong kind",
+            (Err(_), _) => "operations failed",
+        };
+        self.tally.one(name);
+    }
+
+    /// Whether a request is the operator's.
+    pub(super) fn is_of_operator(&self, client: usize, id: RequestId) -> bool {
+        matches!(&self.clients[client].role, Role::Operator(it) if it.request == Some(id))
+    }
+}
+
+fn begun_name(operation: &Operation) -> &'static str {
+    match operation {
+        Operation::Transfer { .. } => "transfers begun",
+        Operation::Drain { .. } => "drains begun",
+        Operation::Undrain { .. } => "drains ended",
+    }
+}
+
+fn done_name(operation: &Operation) -> &'static str {
+    match operation {
+        Operation::Transfer { .. } => "transfers done",
+        Operation::Drain { .. } => "drains done",
+        Operation::Undrain { .. } => "drains seen to have ended",
+    }
+}
