@@ -127,6 +127,10 @@ enum Command {
         /// A broker cut off from the others, half of them in one direction; takes root
         #[arg(long, default_value_t = 0)]
         partitions: u32,
+        /// Before all that, planned: a broker stopped in good order and started again, a lane's lead transferred, a broker
+        /// drained; nothing acknowledged may be lost by it at any level, and no producer be told of an error
+        #[arg(long, default_value_t = 0)]
+        operations: u32,
         /// Chooses faults, victims and moments (default: by the clock)
         #[arg(long)]
         seed: Option<u64>,
@@ -288,6 +292,7 @@ fn run(command: Command) -> io::Result<bool> {
             kills,
             pauses,
             partitions,
+            operations,
             seed,
             per_second,
             shards,
@@ -298,6 +303,7 @@ fn run(command: Command) -> io::Result<bool> {
             kills,
             pauses,
             partitions,
+            operations,
             seed: seed.unwrap_or_else(seed_by_the_clock),
             per_second,
             shards,

@@ -134,32 +134,40 @@ impl Cluster {
         Ok(())
     }
 
+    /// Asks a broker to stop, and waits until it has.
+    ///
+    /// # Errors
+    /// If it did not do so in good order.
+    pub fn stop(&mut self, at: usize) -> io::Result<()> {
+        self.ask_to_stop(at)?;
+        self.wait_for_stop(at)
+    }
+
     /// Asks all to stop, and waits for them. Gives the brokers that did not do so in good order, and how.
-    pub fn stop(&mut self) -> io::Result<Vec<String>> {
-        for node in &self.nodes {
-            if let Some(child) = &node.child {
-                os::signal(child, libc::SIGTERM)?;
-            }
-        }
+    pub fn stop_all(&mut self) -> io::Result<Vec<String>> {
+        (0..self.nodes.len()).try_for_each(|at| self.ask_to_stop(at))?;
+        let stopped = (0..self.nodes.len()).map(|at| self.wait_for_stop(at));
+        Ok(stopped.filter_map(Result::err).map(|error| error.to_string()).collect())
+    }
+
+    fn ask_to_stop(&self, at: usize) -> io::Result<()> {
+        self.nodes[at].child.as_ref().map_or(Ok(()), |child| os::signal(child, libc::SIGTERM))
+    }
+
+    fn wait_for_stop(&mut self, at: usize) -> io::Result<()> {
         let limit = Instant::now() + STOP_MAX;
-        let mut disorder = Vec::new();
-        for at in 0..self.nodes.len() {
-            let Some(mut child) = self.nodes[at].child.take() else { continue };
-            let status = loop {
-                if let Some(status) = child.try_wait()? {
-                    break status;
-                }
-                if Instant::now() > limit {
-                    child.kill()?;
-                    break child.wait()?;
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            };
-            if !status.success() {
-                disorder.push(self.ended(at, status).to_string());
+        let Some(mut child) = self.nodes[at].child.take() else { return Ok(()) };
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
             }
-        }
-        Ok(disorder)
+            if Instant::now() > limit {
+                child.kill()?;
+                break child.wait()?;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        if status.success() { Ok(()) } else { Err(self.ended(at, status)) }
     }
 
     fn ended(&self, at: usize, status: ExitStatus) -> io::Error {

@@ -1,17 +1,17 @@
-//! Faults on a cluster of real processes under load, one after another: `kill -9`, frozen processes, cut networks. Then
-//! the history says whether the cluster kept its word.
+//! Faults on a cluster of real processes under load, one after another: first what an operator does on purpose, then
+//! `kill -9`, frozen processes, cut networks. Then the history says whether the cluster kept its word.
 //!
 //! [`cluster`] has the processes, [`network`] what lies between them, [`load`] the clients, [`disk`] a second
 //! reader of what the brokers wrote.
 
 mod cluster;
 mod disk;
+mod fault;
 mod load;
 mod network;
 mod outage;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ use crate::history::{History, Partition, Reader, Verdict};
 use crate::place;
 use crate::report::{Table, thousands};
 use cluster::Cluster;
+use fault::{Fault, Kind, inflict, sleep_between};
 use load::{Along, Consumed, Run, TOPICS};
 use network::Network;
 
@@ -37,6 +38,8 @@ pub struct Settings {
     pub kills: u32,
     pub pauses: u32,
     pub partitions: u32,
+    /// Planned operations, before all faults.
+    pub operations: u32,
     pub seed: u64,
     /// Records per second, over all producers.
     pub per_second: f64,
@@ -50,28 +53,9 @@ const BROKERS: usize = 3;
 const CLIENTS: usize = 2;
 /// From the start of all brokers, or the end of a fault, until every partition serves.
 const SERVICE_MAX: Duration = Duration::from_secs(30);
+/// In which what was acknowledged at any level is on every disk.
+const SPREAD: Duration = Duration::from_secs(2);
 const LAST_READING_MAX: Duration = Duration::from_secs(120);
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
-    Kill,
-    Pause,
-    /// One broker and the others hear nothing of each other.
-    Cut,
-    /// It hears them, and they do not hear it.
-    Mute,
-    /// They hear it, and it does not hear them.
-    Deaf,
-}
-
-/// What was done to whom, and when.
-struct Fault {
-    kind: Kind,
-    /// What it led.
-    led: Vec<Partition>,
-    from: u64,
-    until: u64,
-}
 
 /// Runs it. True if the history is as it must be.
 pub fn run(settings: &Settings) -> io::Result<bool> {
@@ -115,7 +99,7 @@ fn run_in(settings: &Settings, folder: &std::path::Path) -> io::Result<bool> {
     drop((operator, reader));
     // Followers get what they still lack.
     std::thread::sleep(Duration::from_secs(1));
-    let mut complaints = cluster.stop()?;
+    let mut complaints = cluster.stop_all()?;
     complaints.extend(story.err().map(|error| error.to_string()));
     println!("reading the disks of the stopped brokers");
     let mut history = run.history();
@@ -198,9 +182,16 @@ fn inflict_all(
         _ => Kind::Deaf,
     }));
     shuffle(&mut plan, &mut random);
+    // Nothing but these happens until then, so whatever goes wrong is their fault.
+    let operations = Kind::PLANNED.into_iter().cycle().take(settings.operations as usize);
+    plan.splice(0..0, operations);
     wait_for_service(run, cluster, run.now())?;
     let total = plan.len();
+    let begin = run.now();
     for (number, kind) in (1..).zip(plan) {
+        if !kind.is_planned() && faults.last().is_some_and(|last| last.kind.is_planned()) {
+            end_operations(run, faults, begin);
+        }
         sleep_between(&mut random, 200, 1200);
         let mut broker = random.below(cluster.len() as u64) as usize;
         let mut led = led_by(operator, broker)?;
@@ -219,7 +210,7 @@ fn inflict_all(
             led.len()
         );
         faults.push(Fault { kind, led, from, until: u64::MAX });
-        inflict(kind, broker, cluster, &mut random)?;
+        inflict(kind, broker, cluster, operator, &mut random)?;
         let healed = run.now();
         let back = wait_for_service(run, cluster, healed)?;
         println!(
@@ -233,51 +224,20 @@ fn inflict_all(
     if let Some(last) = faults.last_mut() {
         last.until = run.now();
     }
+    if faults.last().is_some_and(|last| last.kind.is_planned()) {
+        end_operations(run, faults, begin);
+    }
     cluster.check()
 }
 
-/// Does it and undoes it.
-fn inflict(
-    kind: Kind,
-    broker: usize,
-    cluster: &mut Cluster,
-    random: &mut Random,
-) -> io::Result<()> {
-    let others: Vec<usize> = (0..cluster.len()).filter(|at| *at != broker).collect();
-    match kind {
-        Kind::Kill => {
-            cluster.kill(broker)?;
-            // Sometimes it is back before anybody has noticed.
-            let longest = if random.below(3) == 0 { 300 } else { 3000 };
-            sleep_between(random, 0, longest);
-            cluster.start(broker)
-        }
-        Kind::Pause => {
-            cluster.pause(broker, true)?;
-            sleep_between(random, 1000, 3000);
-            cluster.pause(broker, false)
-        }
-        Kind::Cut | Kind::Mute | Kind::Deaf => {
-            for is_cut in [true, false] {
-                for &other in &others {
-                    if kind != Kind::Deaf {
-                        cluster.network.cut(broker, other, is_cut)?;
-                    }
-                    if kind != Kind::Mute {
-                        cluster.network.cut(other, broker, is_cut)?;
-                    }
-                }
-                if is_cut {
-                    sleep_between(random, 500, 4000);
-                }
-            }
-            Ok(())
-        }
+/// What was sent so far has met planned operations alone, and is on all disks before the first fault.
+fn end_operations(run: &Run, faults: &mut [Fault], begin: u64) {
+    let end = run.now();
+    if let Some(last) = faults.last_mut() {
+        last.until = last.until.min(end);
     }
-}
-
-fn sleep_between(random: &mut Random, least: u64, most: u64) {
-    std::thread::sleep(Duration::from_millis(least + random.below(most - least + 1)));
+    run.history().expect_calm(begin..end);
+    std::thread::sleep(SPREAD);
 }
 
 fn shuffle(plan: &mut [Kind], random: &mut Random) {
@@ -359,7 +319,7 @@ fn known_partitions(operator: &Client) -> io::Result<BTreeMap<PartitionId, Parti
 /// Of the partitions that the broker led: the longest time between two acknowledgments.
 fn show_outages(history: &History, faults: &[Fault]) {
     println!("\nWithout an acknowledgment, partitions that the broker led:");
-    for kind in [Kind::Kill, Kind::Pause, Kind::Cut, Kind::Mute, Kind::Deaf] {
+    for kind in Kind::ALL {
         let of_kind: Vec<&Fault> = faults.iter().filter(|fault| fault.kind == kind).collect();
         if of_kind.is_empty() {
             continue;
@@ -435,16 +395,4 @@ fn conclude(verdict: &Verdict, faults: &[Fault], complaints: &[String]) -> bool 
          has it and on two at least; what a consumer saw has not changed; nothing is there that nobody sent."
     );
     true
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Kill => "kill -9 of",
-            Self::Pause => "freeze",
-            Self::Cut => "cut off",
-            Self::Mute => "drop what others get from",
-            Self::Deaf => "drop what reaches",
-        })
-    }
 }

@@ -28,6 +28,10 @@ pub enum Reader {
 pub enum Anomaly {
     /// Acknowledged by a quorum's disks, and not there.
     Lost { identity: Identity, told: Spot },
+    /// Acknowledged at a lower level, and not there, though nothing but planned operations took place.
+    Dropped { identity: Identity, told: Spot },
+    /// Its producer was told of an error, or nothing, though nothing but planned operations took place.
+    Disturbed { identity: Identity },
     /// There twice.
     Duplicate { identity: Identity, first: Spot, second: Spot },
     /// Behind a later one of the same producer, in the same partition.
@@ -62,6 +66,8 @@ impl Anomaly {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Lost { .. } => "lost",
+            Self::Dropped { .. } => "dropped",
+            Self::Disturbed { .. } => "disturbed",
             Self::Duplicate { .. } => "duplicate",
             Self::Reordered { .. } => "reordered",
             Self::Overtook { .. } => "overtook",
@@ -100,7 +106,10 @@ impl fmt::Display for Anomaly {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.name())?;
         match self {
-            Self::Lost { identity, told } => write!(f, "{identity}, acknowledged at {told}"),
+            Self::Lost { identity, told } | Self::Dropped { identity, told } => {
+                write!(f, "{identity}, acknowledged at {told}")
+            }
+            Self::Disturbed { identity } => write!(f, "{identity}, by a planned operation"),
             Self::Duplicate { identity, first, second } => {
                 write!(f, "{identity}, at {first} and again at {second}")
             }

@@ -172,6 +172,10 @@ impl History {
                 let identity = Identity { producer: number, number: at };
                 let found = held.spots.get(&identity).copied();
                 verdict.tallies[level].sent += 1;
+                let is_calm = self.calm.contains(&send.at);
+                if is_calm && !matches!(send.reply, Some((_, Reply::Acknowledged { .. }))) {
+                    verdict.note(Anomaly::Disturbed { identity });
+                }
                 let tally = &mut verdict.tallies[level];
                 match send.reply.map(|(_, reply)| reply) {
                     None | Some(Reply::Unknown) => {
@@ -199,7 +203,12 @@ impl History {
                             None if is_promise && is_known => {
                                 verdict.note(Anomaly::Lost { identity, told });
                             }
-                            None => tally.gone += 1,
+                            None => {
+                                tally.gone += 1;
+                                if is_calm && is_known {
+                                    verdict.note(Anomaly::Dropped { identity, told });
+                                }
+                            }
                             Some(_) => {}
                         }
                         if is_promise && let Some(other) = told_of.insert(told, identity) {

@@ -12,6 +12,7 @@ mod tests;
 mod verdict;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use corelog_protocol::Durability;
 
@@ -31,6 +32,8 @@ pub struct History {
     diverged: Vec<Anomaly>,
     /// Records on disks that nobody was promised: tails of leaders that were deposed.
     tails: u64,
+    /// What was sent then met planned operations alone.
+    calm: Range<u64>,
 }
 
 struct Producer {
@@ -114,7 +117,14 @@ impl Reading {
 
 impl History {
     pub fn new(seed: u64) -> Self {
-        Self { seed, producers: Vec::new(), readings: Vec::new(), diverged: Vec::new(), tails: 0 }
+        Self {
+            seed,
+            producers: Vec::new(),
+            readings: Vec::new(),
+            diverged: Vec::new(),
+            tails: 0,
+            calm: 0..0,
+        }
     }
 
     /// A producer of one topic, with so many keys or none. Producers are numbered from 0.
@@ -150,6 +160,12 @@ impl History {
 
     pub fn add_reading(&mut self, reading: Reading) {
         self.readings.push(reading);
+    }
+
+    /// Nothing that was sent in this time may be lost, at any level that is acknowledged, and no producer be told of an
+    /// error.
+    pub fn expect_calm(&mut self, calm: Range<u64>) {
+        self.calm = calm;
     }
 
     /// All replicas' disks, each as far as it is one history with the others.

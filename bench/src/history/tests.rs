@@ -109,6 +109,26 @@ fn what_only_a_leader_had_may_be_gone() {
 }
 
 #[test]
+fn planned_operations_lose_nothing_at_any_level_and_disturb_nobody() {
+    let mut sound = Sound::new();
+    sound.history.expect_calm(0..1050);
+    assert!(sound.verdict().is_clean());
+    // Two of these were sent in that time, two after it.
+    let mut sound = Sound::new();
+    sound.history.expect_calm(0..1050);
+    let sound = sound.everywhere(|batches| batches.truncate(2));
+    let verdict = sound.verdict();
+    assert_eq!(verdict.found, BTreeMap::from([("dropped", 2)]));
+    let mut sound = Sound::new();
+    sound.history.expect_calm(0..1050);
+    for number in [1, 3] {
+        sound.history.on_reply(of(1, number - 1), 2000, Reply::Unknown);
+        sound.history.on_reply(of(1, number), 2000, Reply::Unknown);
+    }
+    assert_eq!(sound.verdict().found, BTreeMap::from([("disturbed", 2)]));
+}
+
+#[test]
 fn a_record_that_is_there_twice_is_a_duplicate() {
     let sound = Sound::new().everywhere(|batches| batches.push(batch(8, u64::MAX, 0, 0..1)));
     assert_eq!(sound.names(), ["duplicate"]);
