@@ -1,6 +1,6 @@
 //! What was sent, what was promised for it, and what came back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
 use super::content::{self, Identity};
@@ -47,6 +47,8 @@ pub enum Anomaly {
     Invented { identity: Identity, spot: Spot },
     /// There, though its producer was told that it never will be.
     Ghost { identity: Identity, spot: Spot },
+    /// There again, after it had been acknowledged and read, or refused for good, and so forgotten.
+    Again { identity: Identity, spot: Spot },
     /// A consumer saw it there, and later it was gone or elsewhere.
     Vanished { identity: Identity, spot: Spot },
     /// The next offset of the partition was expected.
@@ -73,7 +75,20 @@ struct Sent {
 struct Producer {
     topic: u32,
     keys: Option<u64>,
-    records: Vec<Sent>,
+    /// The number of the first record that is remembered.
+    base: u64,
+    records: VecDeque<Sent>,
+}
+
+impl Producer {
+    fn sent(&mut self, number: u64) -> Option<&mut Sent> {
+        let at = number.checked_sub(self.base)?;
+        self.records.get_mut(usize::try_from(at).ok()?)
+    }
+
+    fn known(&mut self, number: u64) -> &mut Sent {
+        self.sent(number).expect("a record is remembered until it is settled and read")
+    }
 }
 
 #[derive(Default)]
@@ -106,9 +121,13 @@ pub struct Verdict {
 
 const ANOMALIES_KEPT: usize = 20;
 
-/// Remembers about 80 bytes per record.
+/// Remembers about 80 bytes per record: of all of them, or with [`Ledger::forgetting`] of those that are not yet both
+/// settled and read.
 pub struct Ledger {
     seed: u64,
+    forgets: bool,
+    /// Of what was forgotten.
+    settled: Verdict,
     producers: Vec<Producer>,
     readers: BTreeMap<Partition, Reader>,
     key_homes: BTreeMap<(u32, [u8; 16]), u32>,
@@ -121,6 +140,8 @@ impl Ledger {
     pub fn new(seed: u64) -> Self {
         Self {
             seed,
+            forgets: false,
+            settled: Verdict::default(),
             producers: Vec::new(),
             readers: BTreeMap::new(),
             key_homes: BTreeMap::new(),
@@ -130,36 +151,65 @@ impl Ledger {
         }
     }
 
+    /// For runs of any length that read everything once, while it is written.
+    #[must_use]
+    pub fn forgetting(mut self) -> Self {
+        self.forgets = true;
+        self
+    }
+
     pub fn seed(&self) -> u64 {
         self.seed
     }
 
     /// A producer of one topic, with so many keys or none.
     pub fn add_producer(&mut self, topic: u32, keys: Option<u64>) -> u32 {
-        self.producers.push(Producer { topic, keys, records: Vec::new() });
+        self.producers.push(Producer { topic, keys, ..Producer::default() });
         (self.producers.len() - 1) as u32
     }
 
     /// The next record of a producer; it is sent from now on.
     pub fn send(&mut self, producer: u32) -> Identity {
-        let records = &mut self.producers[producer as usize].records;
-        records.push(Sent { fate: Fate::Open, seen: None, seen_before: None });
-        Identity { producer, number: records.len() as u64 - 1 }
+        let of = &mut self.producers[producer as usize];
+        of.records.push_back(Sent { fate: Fate::Open, seen: None, seen_before: None });
+        Identity { producer, number: of.base + of.records.len() as u64 - 1 }
     }
 
     pub fn on_ack(&mut self, identity: Identity, level: Level, partition: u32, offset: u64) {
         let producer = &mut self.producers[identity.producer as usize];
         let spot = Spot { partition: (producer.topic, partition), offset };
-        let sent = &mut producer.records[identity.number as usize];
-        sent.fate = Fate::Acknowledged(level, spot);
+        producer.known(identity.number).fate = Fate::Acknowledged(level, spot);
+        self.forget(identity.producer);
     }
 
     /// A failure. One that is not definite leaves the record's fate open.
     pub fn on_failure(&mut self, identity: Identity, definite: bool) {
         if definite {
-            let records = &mut self.producers[identity.producer as usize].records;
-            records[identity.number as usize].fate = Fate::Refused;
+            self.producers[identity.producer as usize].known(identity.number).fate = Fate::Refused;
+            self.forget(identity.producer);
         }
+    }
+
+    /// Judges and forgets what is settled and read, up to the first record that is not.
+    fn forget(&mut self, producer: u32) {
+        if !self.forgets {
+            return;
+        }
+        let is_over = |sent: &mut Sent| match sent.fate {
+            Fate::Open => false,
+            Fate::Acknowledged(..) => sent.seen.is_some(),
+            Fate::Refused => true,
+        };
+        let mut verdict = std::mem::take(&mut self.settled);
+        loop {
+            let of = &mut self.producers[producer as usize];
+            let Some(sent) = of.records.pop_front_if(is_over) else { break };
+            let identity = Identity { producer, number: of.base };
+            of.base += 1;
+            verdict.sent += 1;
+            self.judge(identity, &sent, &mut verdict);
+        }
+        self.settled = verdict;
     }
 
     /// From now on everything is read once more, from the beginning: it must be there again.
@@ -177,21 +227,29 @@ impl Ledger {
 
     /// A consumer got a record.
     pub fn on_record(&mut self, spot: Spot, key: Option<&[u8]>, value: Option<&[u8]>) {
+        let identity = value.and_then(|value| content::identify(self.seed, value));
+        self.on_identified(spot, key, identity);
+    }
+
+    /// A consumer got a record, and has found out whose it is: `None` if its bytes are nobody's.
+    pub fn on_identified(&mut self, spot: Spot, key: Option<&[u8]>, identity: Option<Identity>) {
         self.seen += 1;
         let reader = self.readers.entry(spot.partition).or_default();
-        if reader.next != spot.offset {
-            let expected = reader.next;
+        let expected = std::mem::replace(&mut reader.next, spot.offset + 1);
+        let mut after = None;
+        if let Some(identity) = identity {
+            let last = reader.last.entry(identity.producer);
+            let last = last.and_modify(|last| {
+                after = Some(*last).filter(|last| *last >= identity.number);
+                *last = (*last).max(identity.number);
+            });
+            last.or_insert(identity.number);
+        }
+        if expected != spot.offset {
             self.note(Anomaly::Gap { spot, expected });
         }
-        let Some(identity) = value.and_then(|value| content::identify(self.seed, value)) else {
-            self.readers.entry(spot.partition).or_default().next = spot.offset + 1;
-            return self.note(Anomaly::Corrupt { spot });
-        };
-        let reader = self.readers.entry(spot.partition).or_default();
-        reader.next = spot.offset + 1;
-        let last = reader.last.insert(identity.producer, identity.number);
-        if let Some(after) = last.filter(|last| *last >= identity.number) {
-            reader.last.insert(identity.producer, after);
+        let Some(identity) = identity else { return self.note(Anomaly::Corrupt { spot }) };
+        if let Some(after) = after {
             self.note(Anomaly::Reordered { identity, spot, after });
         }
         self.check_key(identity, spot, key);
@@ -215,16 +273,21 @@ impl Ledger {
 
     fn check_place(&mut self, identity: Identity, spot: Spot) {
         let producer = self.producers.get_mut(identity.producer as usize);
-        let sent = producer
-            .filter(|producer| producer.topic == spot.partition.0)
-            .and_then(|producer| producer.records.get_mut(identity.number as usize));
-        let Some(sent) = sent else {
+        let producer = producer.filter(|producer| producer.topic == spot.partition.0);
+        let Some(producer) = producer else {
+            return self.note(Anomaly::Invented { identity, spot });
+        };
+        if identity.number < producer.base {
+            return self.note(Anomaly::Again { identity, spot });
+        }
+        let Some(sent) = producer.sent(identity.number) else {
             return self.note(Anomaly::Invented { identity, spot });
         };
         if let Some(first) = sent.seen {
             return self.note(Anomaly::Duplicate { identity, first, second: spot });
         }
         sent.seen = Some(spot);
+        self.forget(identity.producer);
     }
 
     fn note(&mut self, anomaly: Anomaly) {
@@ -244,15 +307,24 @@ impl Ledger {
         self.seen
     }
 
+    /// Records that are acknowledged and not yet read.
+    pub fn unread(&self) -> u64 {
+        let records = self.producers.iter().flat_map(|producer| &producer.records);
+        let is_unread =
+            |sent: &&Sent| matches!(sent.fate, Fate::Acknowledged(..)) && sent.seen.is_none();
+        records.filter(is_unread).count() as u64
+    }
+
     /// Judges the run. All partitions must have been read to their ends.
     pub fn finish(mut self) -> Verdict {
-        let mut verdict = Verdict { seen: self.seen, ..Verdict::default() };
+        let mut verdict = Verdict { seen: self.seen, ..std::mem::take(&mut self.settled) };
         let producers = std::mem::take(&mut self.producers);
         verdict.weak_lost_of = vec![0; producers.len()];
         let mut durable_spots: BTreeMap<(Partition, u64), Identity> = BTreeMap::new();
         for (index, producer) in producers.iter().enumerate() {
             for (number, sent) in producer.records.iter().enumerate() {
-                let identity = Identity { producer: index as u32, number: number as u64 };
+                let number = producer.base + number as u64;
+                let identity = Identity { producer: index as u32, number };
                 verdict.sent += 1;
                 self.judge(identity, sent, &mut verdict);
                 if let Fate::Acknowledged(Level::Durable, spot) = sent.fate {
@@ -349,6 +421,9 @@ impl fmt::Display for Anomaly {
             Self::Invented { identity, spot } => write!(f, "never sent: {identity} at {spot}"),
             Self::Ghost { identity, spot } => {
                 write!(f, "refused for good, and there: {identity} at {spot}")
+            }
+            Self::Again { identity, spot } => {
+                write!(f, "again: {identity} at {spot}, after it was acknowledged and read, or refused")
             }
             Self::Vanished { identity, spot } => {
                 write!(f, "vanished: {identity}, once seen at {spot}")

@@ -196,3 +196,36 @@ fn keys_must_come_back_and_stay_in_one_partition() {
     let verdict = run(&astray, false);
     assert_eq!(names(&verdict), ["key in two partitions"]);
 }
+
+#[test]
+fn what_is_acknowledged_and_read_is_forgotten_and_counted_all_the_same() {
+    let (ledger, stored) = clean_run();
+    let mut ledger = ledger.forgetting();
+    for (spot, value) in &stored[..9] {
+        ledger.on_record(*spot, None, Some(value));
+    }
+    assert_eq!(ledger.producers[0].records.len(), 1);
+    assert_eq!(ledger.unread(), 1);
+    let verdict = read(ledger, &stored[9..]);
+    assert!(verdict.is_clean(), "{verdict:?}");
+    assert_eq!((verdict.sent, verdict.acknowledged_durable, verdict.seen), (10, 10, 10));
+}
+
+#[test]
+fn what_was_forgotten_and_comes_again_is_flagged() {
+    let (ledger, mut stored) = clean_run();
+    let again = (Spot { partition: (0, 1), offset: 0 }, stored[3].1.clone());
+    stored.push(again);
+    assert_eq!(names(&read(ledger.forgetting(), &stored)), ["again"]);
+}
+
+#[test]
+fn a_ledger_that_forgets_flags_what_it_still_knows_to_be_missing_or_elsewhere() {
+    let (ledger, mut stored) = clean_run();
+    stored.remove(4);
+    assert_eq!(names(&read(ledger.forgetting(), &stored)), ["gap", "lost"]);
+    let (mut ledger, stored) = clean_run();
+    let identity = Identity { producer: 0, number: 9 };
+    ledger.on_ack(identity, Level::Durable, 0, 77);
+    assert_eq!(names(&read(ledger.forgetting(), &stored)), ["misplaced"]);
+}
