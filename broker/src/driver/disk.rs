@@ -128,12 +128,16 @@ async fn carry_out(core: &Core, order: DiskOrder) -> Result<DiskDone, DiskError>
         // The three of the commit path first.
         DiskOrder::Write { file, position, slot, len } => {
             let written = write(core, file, position, slot, len as usize).await;
+            #[cfg(feature = "delays")]
+            super::delays::at(super::delays::Stage::Write).await;
             core.with(|inner| inner.memory.release(slot));
             written
         }
         DiskOrder::Flush { file } => {
             let file = file_of(core, file)?;
             file.dma.fdatasync().await.map_err(kind)?;
+            #[cfg(feature = "delays")]
+            super::delays::at(super::delays::Stage::Flush).await;
             Ok(DiskDone::Done)
         }
         DiskOrder::Read { file, position, slot, len } => {

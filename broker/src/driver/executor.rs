@@ -178,6 +178,8 @@ async fn turn_loop(core: Rc<Core>) {
     let mut in_a_row = 0;
     loop {
         poll_fn(|cx| core.poll_turn(cx)).await;
+        #[cfg(feature = "delays")]
+        super::delays::at(super::delays::Stage::Append).await;
         core.deliver(Event::Turn);
         if core.with(|inner| inner.life) == Life::Dead {
             return;

@@ -12,6 +12,8 @@ mod cluster;
 mod conn;
 mod core;
 mod counters;
+#[cfg(feature = "delays")]
+mod delays;
 mod dial;
 mod disk;
 mod executor;

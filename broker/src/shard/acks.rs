@@ -117,11 +117,15 @@ impl Shard {
             let mut stages = StageTimes::default();
             if pending.want_stages {
                 let gathered_at = self.lanes[lane].gathered_at(pending.lsn).unwrap_or(now);
+                // With several replicas, what follows the leader's flush is the wait for the others.
+                let after_flush = saturate(now - flush_done_at);
+                let is_replicated = self.lanes[lane].seat.is_some();
                 stages = StageTimes {
                     append_ns: saturate(gathered_at.min(write_done_at) - pending.appended_at),
                     write_ns: saturate(write_done_at - gathered_at),
                     flush_ns: saturate(flush_done_at - write_done_at),
-                    reply_ns: saturate(now - flush_done_at),
+                    quorum_ns: if is_replicated { after_flush } else { 0 },
+                    reply_ns: if is_replicated { 0 } else { after_flush },
                     ..early_stages(&pending)
                 };
             }
