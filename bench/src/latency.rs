@@ -33,8 +33,26 @@ impl Latencies {
         self.histogram.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
     }
 
+    pub fn record_nanos(&mut self, nanos: u64) {
+        self.histogram.saturating_record(nanos);
+    }
+
     pub fn add(&mut self, other: &Self) {
         self.histogram.add(&other.histogram).expect("all histograms have the same bounds");
+    }
+
+    pub fn count(&self) -> u64 {
+        self.histogram.len()
+    }
+
+    /// Nanoseconds.
+    pub fn at(&self, quantile: f64) -> u64 {
+        self.histogram.value_at_quantile(quantile)
+    }
+
+    /// Nanoseconds; 0 of nothing.
+    pub fn mean(&self) -> f64 {
+        self.histogram.mean()
     }
 
     pub fn summary(&self) -> Summary {

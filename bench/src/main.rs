@@ -6,6 +6,7 @@ mod demo;
 mod faults;
 mod floor;
 mod forwarded;
+mod harness;
 mod history;
 mod hostile;
 mod kill;
@@ -39,6 +40,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Harness(harness::Command),
     /// See it work: real messages through real sockets onto a real disk and back
     Demo {
         /// A folder on the disk to use (default: under target/)
@@ -260,6 +263,7 @@ fn main() -> ExitCode {
 /// False: it ran, and something was not as it should be.
 fn run(command: Command) -> io::Result<bool> {
     match command {
+        Command::Harness(command) => harness::run(command),
         Command::Demo { dir, quick } => demo::run(&demo::Settings { folder: dir, quick }),
         Command::Floor { dir, seconds, json } => {
             floor::report(dir.as_deref(), seconds, json).map(|()| true)

@@ -16,16 +16,22 @@ use std::time::Duration;
 
 /// Lets the calling thread run on `cpu` only.
 pub fn pin_to(cpu: usize) -> io::Result<()> {
+    pin_to_any(&[cpu])
+}
+
+/// Lets the calling thread, and those that it starts from now on, run on these only.
+pub fn pin_to_any(cpus: &[usize]) -> io::Result<()> {
     // SAFETY: `cpu_set_t` is plain bits, for which zero is a valid value.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    if cpu >= libc::CPU_SETSIZE as usize {
-        return Err(io::Error::other(format!("cpu {cpu} is beyond what a cpu set can name")));
+    for &cpu in cpus {
+        if cpu >= libc::CPU_SETSIZE as usize {
+            return Err(io::Error::other(format!("cpu {cpu} is beyond what a cpu set can name")));
+        }
+        // SAFETY: `cpu` is within the set.
+        unsafe { libc::CPU_SET(cpu, &mut set) };
     }
-    // SAFETY: `cpu` is within the set, and the set outlives the call that reads it.
-    let result = unsafe {
-        libc::CPU_SET(cpu, &mut set);
-        libc::sched_setaffinity(0, size_of_val(&set), &set)
-    };
+    // SAFETY: the set outlives the call that reads it.
+    let result = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -260,4 +266,23 @@ pub fn signal(child: &Child, signal: i32) -> io::Result<()> {
     // SAFETY: the number is that of our child, which cannot be given anew before it is waited for.
     let result = unsafe { libc::kill(child.id() as libc::pid_t, signal) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Processors of the machine, whichever this thread may use.
+pub fn processors() -> usize {
+    // SAFETY: takes a number and gives one.
+    let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    count.max(1) as usize
+}
+
+/// User and system time of another process so far, seconds; 0 if it is gone.
+pub fn cpu_seconds_of(process: u32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The name, in parentheses, may hold anything. Behind it come state, and as 12th and 13th, the times.
+    let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks =
+        rest.split_whitespace().skip(11).take(2).filter_map(|word| word.parse::<f64>().ok());
+    // SAFETY: takes a number and gives one.
+    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    ticks.sum::<f64>() / (per_second.max(1) as f64)
 }

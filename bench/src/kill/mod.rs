@@ -23,7 +23,7 @@ use crate::report::thousands;
 use crate::traffic::link::{Link, Reader};
 use crate::traffic::{self, Topic, Traffic};
 use crate::verify::Verdict;
-pub use process::{Process, default_binary};
+pub use process::{Process, Program, default_binary, free_ports};
 
 /// Settings of `corelog-bench kill-cycles`.
 #[derive(Clone, Debug)]

@@ -22,11 +22,26 @@ pub fn default_binary() -> PathBuf {
 }
 
 pub struct Process {
-    binary: PathBuf,
+    program: Program,
     folder: PathBuf,
     /// What each start is given.
     pub config: Config,
     child: Option<Child>,
+}
+
+/// What is started, in front of `--config FILE`.
+#[derive(Clone, Debug)]
+pub struct Program {
+    pub binary: PathBuf,
+    pub arguments: Vec<String>,
+    /// Environment variables.
+    pub variables: Vec<(String, String)>,
+}
+
+impl Program {
+    pub fn new(binary: &Path) -> Self {
+        Self { binary: binary.to_owned(), arguments: Vec::new(), variables: Vec::new() }
+    }
 }
 
 impl Process {
@@ -38,10 +53,14 @@ impl Process {
                 binary.display()
             )));
         }
-        let port = free_port()?;
+        Self::of(Program::new(binary), folder, free_ports(1)?[0])
+    }
+
+    /// A broker with its files in `folder`, which exists, that will listen at this port of the loopback.
+    pub fn of(program: Program, folder: &Path, port: u16) -> io::Result<Self> {
         let mut config = Config::embedded(folder.join("data"));
         config.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Ok(Self { binary: binary.to_owned(), folder: folder.to_owned(), config, child: None })
+        Ok(Self { program, folder: folder.to_owned(), config, child: None })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -58,14 +77,11 @@ impl Process {
         let log = self.folder.join("corelogd.log");
         let output = File::options().append(true).create(true).open(&log)?;
         let begin = Instant::now();
-        let child = Command::new(&self.binary)
-            .arg("--config")
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            .spawn()?;
-        self.child = Some(child);
+        let mut command = Command::new(&self.program.binary);
+        command.args(&self.program.arguments).arg("--config").arg(&file);
+        command.envs(self.program.variables.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        self.child = Some(command.spawn()?);
         loop {
             if Admin::connect(self.address(), ShardId::ANY).is_ok() {
                 return Ok(begin.elapsed());
@@ -90,6 +106,17 @@ impl Process {
         self.child.as_ref().map_or(0, |child| os::resident_bytes(&child.id().to_string()))
     }
 
+    /// Its number, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Freezes the process, or lets it go on.
+    pub fn freeze(&self, is_frozen: bool) -> io::Result<()> {
+        let signal = if is_frozen { libc::SIGSTOP } else { libc::SIGCONT };
+        self.child.as_ref().map_or(Ok(()), |child| os::signal(child, signal))
+    }
+
     /// `kill -9`, and waits until the process is gone.
     pub fn kill(&mut self) -> io::Result<()> {
         if let Some(mut child) = self.child.take() {
@@ -110,11 +137,14 @@ impl Drop for Process {
     }
 }
 
-/// A port at which each life of the broker listens. Below those that the kernel gives to outgoing
-/// connections, so that none takes it between two lives.
-fn free_port() -> io::Result<u16> {
+/// Ports at which each life of a broker listens. Below those that the kernel gives to outgoing
+/// connections, so that none takes one between two lives.
+pub fn free_ports(count: usize) -> io::Result<Vec<u16>> {
     let first = 20_000 + (std::process::id() % 10_000) as u16;
-    (first..32_768)
-        .find(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
-        .ok_or_else(|| io::Error::other("every port from 20000 to 32767 is taken"))
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    let ports: Vec<u16> = (first..32_768).filter(is_free).take(count).collect();
+    if ports.len() < count {
+        return Err(io::Error::other("every port from 20000 to 32767 is taken"));
+    }
+    Ok(ports)
 }

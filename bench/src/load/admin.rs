@@ -60,9 +60,13 @@ impl Admin {
 
     /// The sum of this counter over all shards.
     pub fn counter(&mut self, name: &str) -> io::Result<u64> {
-        let control = self.ask(&Status { prefix: name.to_owned() }, FrameKind::StatusReply)?;
-        let reply = StatusReply::decode(&control).map_err(io::Error::other)?;
-        reply.total(name).ok_or_else(|| io::Error::other(format!("no counter {name}")))
+        self.status(name)?.total(name).ok_or_else(|| io::Error::other(format!("no counter {name}")))
+    }
+
+    /// The counters whose names start so, by shard.
+    pub fn status(&mut self, prefix: &str) -> io::Result<StatusReply> {
+        let control = self.ask(&Status { prefix: prefix.to_owned() }, FrameKind::StatusReply)?;
+        StatusReply::decode(&control).map_err(io::Error::other)
     }
 
     /// Where these partitions end, summed up.

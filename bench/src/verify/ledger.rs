@@ -423,7 +423,10 @@ impl fmt::Display for Anomaly {
                 write!(f, "refused for good, and there: {identity} at {spot}")
             }
             Self::Again { identity, spot } => {
-                write!(f, "again: {identity} at {spot}, after it was acknowledged and read, or refused")
+                write!(
+                    f,
+                    "again: {identity} at {spot}, after it was acknowledged and read, or refused"
+                )
             }
             Self::Vanished { identity, spot } => {
                 write!(f, "vanished: {identity}, once seen at {spot}")

@@ -1,0 +1,67 @@
+//! A broker that stands still for a second under a fixed rate: every open-loop scenario shows that second in its p99.9 and
+//! its maximum. A closed loop does not, and its report says why that is no latency.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+const SECOND: f64 = 1e9;
+
+fn bench() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_corelog-bench"))
+}
+
+/// Runs a shipped scenario over some five seconds, with the broker frozen in its second one. Gives the result and
+/// what was printed.
+fn frozen(name: &str, folder: &Path) -> (Value, String) {
+    let text = bench().args(["scenarios", name]).output().unwrap().stdout;
+    let scenario: toml::Table = toml::from_str(&String::from_utf8(text).unwrap()).unwrap();
+    let seconds = scenario["seconds"].as_integer().unwrap() as f64;
+    let scale = (5.0 / seconds).to_string();
+    let out = folder.join(name);
+    let output = bench()
+        .args(["run", name, "--scale", &scale, "--floor-seconds", "0.1", "--freeze-at", "1.5"])
+        .arg("--out")
+        .arg(&out)
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name}: {printed}\n{errors}");
+    let result = std::fs::read_to_string(out.join("result.json")).unwrap();
+    (serde_json::from_str(&result).unwrap(), printed)
+}
+
+#[test]
+fn a_second_of_standstill_is_in_every_open_loop_and_in_no_closed_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = String::from_utf8(bench().arg("scenarios").output().unwrap().stdout).unwrap();
+    let (mut open, mut closed) = (0, 0);
+    for name in names.lines().filter_map(|line| line.split_whitespace().next()) {
+        let (result, printed) = frozen(name, folder.path());
+        let figures = &result["figures"];
+        let service = figures["service"]["p99"].as_f64().unwrap();
+        if result["is_open_loop"] == true {
+            open += 1;
+            let response = |at: &str| figures["response"][at].as_f64().unwrap() / SECOND;
+            println!("{name}: p99.9 {:.2} s, max {:.2} s", response("p999"), response("max"));
+            // What it takes to catch up with what was due meanwhile, and to agree on leaders, is on top.
+            assert!((0.9..4.0).contains(&response("p999")), "{name}: p99.9 {}", response("p999"));
+            assert!((0.95..4.0).contains(&response("max")), "{name}: max {}", response("max"));
+        } else {
+            closed += 1;
+            println!("{name}: service p99 {:.4} s", service / SECOND);
+            assert!(figures["response"].is_null(), "{name} tells a response time");
+            assert!(service < 0.5 * SECOND, "{name}: service time p99 {service} ns");
+            assert!(
+                printed.contains("CLOSED LOOP") && printed.contains("is no latency"),
+                "{printed}"
+            );
+            let page = folder.path().join(name).join("report.html");
+            let page = std::fs::read_to_string(page).unwrap();
+            assert!(page.contains("closed loop") && page.contains("is no latency"));
+        }
+    }
+    assert!(open >= 9 && closed >= 1, "{open} open and {closed} closed loops");
+}
