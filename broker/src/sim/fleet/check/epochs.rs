@@ -68,9 +68,11 @@ impl EpochCheck {
                 );
                 return Err(Violation::new("I2", text));
             };
-            // What the leader has written and not flushed is of its own epoch.
-            let differs =
-                disks.at(to, lane, lsn).is_some_and(|led| led != own && own.epoch <= led.epoch);
+            // What the leader has written and not flushed is of its own epoch. One that has joined a later epoch, of which
+            // the follower has not heard, does not listen any more.
+            let differs = disks
+                .at(to, lane, lsn)
+                .is_some_and(|led| led != own && (own.epoch..=epoch).contains(&led.epoch));
             if differs || own.epoch > epoch {
                 let text = format!(
                     "broker {} acknowledges lane {lane} LSN {lsn} in epoch {epoch} with {own:?}; the leader {to} has {:?}",
