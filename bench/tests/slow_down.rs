@@ -10,7 +10,7 @@ use serde_json::Value;
 
 fn compare(folder: &Path, arguments: &[&str]) -> Value {
     let output = Command::new(env!("CARGO_BIN_EXE_corelog-bench"))
-        .args(["compare", "own", "own", "--rounds", "24", "--seconds", "0.4", "--out"])
+        .args(["compare", "own", "own", "--rounds", "20", "--seconds", "0.3", "--out"])
         .arg(folder)
         .args(arguments)
         .output()

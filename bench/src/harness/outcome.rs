@@ -50,8 +50,8 @@ pub struct Outcome {
 pub struct Machine {
     pub steal_percent: f64,
     pub busy_percent: f64,
-    /// Of all processors' time, what neither the harness nor brokers of its own used.
-    pub others_percent: f64,
+    /// Of all processors' time, what neither the harness nor brokers of its own used; not known of other brokers.
+    pub others_percent: Option<f64>,
     pub load: f64,
     pub jitter_p99_ns: u64,
     pub jitter_max_ns: u64,
@@ -269,18 +269,19 @@ impl Outcome {
 fn disturbance(scenario: &Scenario, machine: &Machine) -> (bool, String) {
     let bounds = &scenario.bounds;
     let jitter = machine.jitter_p99_ns as f64 / 1e3;
+    let others = match machine.others_percent {
+        Some(percent) => {
+            format!("{percent:.0} % of the processors (bound {} %)", bounds.others_percent)
+        }
+        None => "not known".to_owned(),
+    };
     let facts = format!(
-        "steal {:.1} % (bound {} %), other programs {:.0} % of the processors (bound {} %), wake-ups up to {:.0} µs late at p99 \
+        "steal {:.1} % (bound {} %), other programs {others}, wake-ups up to {:.0} µs late at p99 \
          (bound {} µs)",
-        machine.steal_percent,
-        bounds.steal_percent,
-        machine.others_percent,
-        bounds.others_percent,
-        jitter,
-        bounds.jitter_us
+        machine.steal_percent, bounds.steal_percent, jitter, bounds.jitter_us
     );
     let is_disturbed = machine.steal_percent > bounds.steal_percent
-        || machine.others_percent > bounds.others_percent
+        || machine.others_percent.is_some_and(|percent| percent > bounds.others_percent)
         || jitter > bounds.jitter_us as f64;
     match is_disturbed {
         true => (

@@ -33,6 +33,12 @@ pub struct Target {
 pub enum Kind {
     #[default]
     Corelog,
+    /// NATS JetStream
+    #[cfg(feature = "nats")]
+    Nats,
+    /// Redis Streams
+    #[cfg(feature = "redis")]
+    Redis,
 }
 
 impl Target {
@@ -59,6 +65,11 @@ impl Session {
     /// `source`: instead of the target's.
     pub fn start_from(target: &Target, source: &Source, scenario: &Scenario) -> io::Result<Self> {
         let folder = place::temporary_folder(target.dir.as_deref())?;
+        if target.driver != Kind::Corelog && target.broker.is_empty() {
+            return Err(io::Error::other(
+                "--driver needs a broker that runs already: --broker HOST:PORT",
+            ));
+        }
         let brokers = match target.broker.is_empty() {
             true => Brokers::start(source, &scenario.broker, folder.path())?,
             false => Brokers::there(resolve(&target.broker)?),
@@ -88,7 +99,16 @@ impl Session {
     }
 
     fn driver(&self, scenario: &Scenario) -> io::Result<Box<dyn Driver>> {
+        #[cfg(any(feature = "nats", feature = "redis"))]
+        let first = || {
+            let first = self.brokers.addresses().first().copied();
+            first.ok_or_else(|| io::Error::other("--broker names nobody"))
+        };
         Ok(match self.kind {
+            #[cfg(feature = "nats")]
+            Kind::Nats => Box::new(drivers::nats::Nats::connect(first()?)?),
+            #[cfg(feature = "redis")]
+            Kind::Redis => Box::new(drivers::redis::Redis::connect(first()?)?),
             Kind::Corelog => Box::new(drivers::corelog::Corelog::connect(
                 self.brokers.addresses(),
                 &scenario.messages,

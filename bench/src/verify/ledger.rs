@@ -27,8 +27,8 @@ pub type Partition = (u32, u32);
 /// Something that must not happen.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Anomaly {
-    /// Acknowledged durable, and not there.
-    Lost { identity: Identity, spot: Spot },
+    /// Acknowledged durable, and not there. Without a spot: the acknowledgment named none.
+    Lost { identity: Identity, spot: Option<Spot> },
     /// There twice.
     Duplicate { identity: Identity, first: Spot, second: Spot },
     /// After a later one of the same producer, in the same partition.
@@ -59,7 +59,7 @@ pub enum Anomaly {
 enum Fate {
     /// No word yet, or an error that leaves it open.
     Open,
-    Acknowledged(Level, Spot),
+    Acknowledged(Level, Option<Spot>),
     /// A definite failure.
     Refused,
 }
@@ -178,7 +178,14 @@ impl Ledger {
     pub fn on_ack(&mut self, identity: Identity, level: Level, partition: u32, offset: u64) {
         let producer = &mut self.producers[identity.producer as usize];
         let spot = Spot { partition: (producer.topic, partition), offset };
-        producer.known(identity.number).fate = Fate::Acknowledged(level, spot);
+        producer.known(identity.number).fate = Fate::Acknowledged(level, Some(spot));
+        self.forget(identity.producer);
+    }
+
+    /// It is acknowledged by a broker that does not tell where it lies.
+    pub fn on_ack_somewhere(&mut self, identity: Identity, level: Level) {
+        let producer = &mut self.producers[identity.producer as usize];
+        producer.known(identity.number).fate = Fate::Acknowledged(level, None);
         self.forget(identity.producer);
     }
 
@@ -327,7 +334,7 @@ impl Ledger {
                 let identity = Identity { producer: index as u32, number };
                 verdict.sent += 1;
                 self.judge(identity, sent, &mut verdict);
-                if let Fate::Acknowledged(Level::Durable, spot) = sent.fate {
+                if let Fate::Acknowledged(Level::Durable, Some(spot)) = sent.fate {
                     let place = (spot.partition, spot.offset);
                     if let Some(other) = durable_spots.insert(place, identity) {
                         self.note(Anomaly::SharedSpot { identity, other, spot });
@@ -361,10 +368,11 @@ impl Ledger {
                     Level::Durable => verdict.acknowledged_durable += 1,
                 }
                 match (level, seen) {
-                    (_, Some(found)) if found != told => {
-                        self.note(Anomaly::Misplaced { identity, told, found });
+                    (_, Some(found)) => {
+                        if let Some(told) = told.filter(|told| *told != found) {
+                            self.note(Anomaly::Misplaced { identity, told, found });
+                        }
                     }
-                    (_, Some(_)) => {}
                     (Level::Weak, None) => {
                         verdict.weak_lost += 1;
                         verdict.weak_lost_of[identity.producer as usize] += 1;
@@ -398,9 +406,10 @@ impl fmt::Display for Identity {
 impl fmt::Display for Anomaly {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Lost { identity, spot } => {
+            Self::Lost { identity, spot: Some(spot) } => {
                 write!(f, "lost: {identity}, acknowledged durable at {spot}")
             }
+            Self::Lost { identity, spot: None } => write!(f, "lost: {identity}, acknowledged"),
             Self::Duplicate { identity, first, second } => {
                 write!(f, "duplicate: {identity}, at {first} and again at {second}")
             }

@@ -130,9 +130,15 @@ impl Books {
             };
             match &settled.result {
                 Ok(placed) => {
-                    let (partition, offset) = (placed.partition, placed.offset + index);
-                    // Nothing may be lost at any level: a scenario that kills a broker has a level that survives it.
-                    self.ledger.on_ack(identity, Level::Durable, partition, offset);
+                    // Nothing may be lost at any level: a scenario that kills a broker has a level that
+                    // survives it.
+                    match placed.offset {
+                        Some(offset) => {
+                            let (partition, offset) = (placed.partition, offset + index);
+                            self.ledger.on_ack(identity, Level::Durable, partition, offset);
+                        }
+                        None => self.ledger.on_ack_somewhere(identity, Level::Durable),
+                    }
                     self.acknowledged(due, sent_at, settled.at);
                     let service = settled.at.saturating_sub(sent_at);
                     if let Some(stages) = placed.stages.filter(|_| due >= self.warm_up) {

@@ -130,7 +130,7 @@ impl Driver for Corelog {
                 let shard = told.shards.get(topic).and_then(|topic| topic.get(partition)).copied();
                 Placed {
                     partition: report.partition,
-                    offset: report.offset.map_or(0, |offset| offset.0),
+                    offset: report.offset.map(|offset| offset.0),
                     shard: shard.unwrap_or_default(),
                     stages: report.stages,
                 }

@@ -5,7 +5,11 @@
 //! either. The driver stamps an answer when it has it ([`Outbox::settle`]).
 
 pub mod corelog;
+#[cfg(feature = "nats")]
+pub mod nats;
 pub mod null;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -126,8 +130,8 @@ pub struct Failure {
 #[derive(Clone, Copy, Debug)]
 pub struct Placed {
     pub partition: u32,
-    /// Of the first.
-    pub offset: u64,
+    /// Of the first; `None` if the broker does not tell.
+    pub offset: Option<u64>,
     /// Which core has it, by [`ShardWork`]'s numbering.
     pub shard: u16,
     pub stages: Option<StageTimes>,
@@ -187,5 +191,15 @@ impl Outbox {
             std::thread::park_timeout(time);
         }
         self.is_awaited.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Where a message goes at a broker that has no partitions of its own: by its key, or else by its producer, so that
+/// order is kept where it is promised.
+#[cfg(any(feature = "nats", feature = "redis"))]
+fn partition_of(message: &Message<'_>, partitions: u32) -> u32 {
+    match message.key {
+        Some(key) => corelog_protocol::checksum::crc32c(key) % partitions,
+        None => message.identity.producer % partitions,
     }
 }

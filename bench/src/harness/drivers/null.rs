@@ -13,11 +13,16 @@ use std::time::Duration;
 use super::{
     About, Driver, Failure, Message, Outbox, Placed, Producer, Reader, Record, Settled, TopicPlan,
 };
+use socket2::SockRef;
+
 use crate::harness::mailbox::Mailbox;
 use crate::os::{self, Epoll};
 use crate::verify::content::{HEAD_BYTES, Identity};
 
 const BUFFER_BYTES: usize = 256 << 10;
+
+/// A wait of at least this long is a read that blocks, one call where a look at what is ready would take two.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// Sends back what comes, on one core, for each connection until it is closed.
 pub fn serve(cpu: usize) -> io::Result<SocketAddr> {
@@ -72,7 +77,7 @@ impl Driver for Null {
     fn producer(&self, outbox: Arc<Outbox>) -> io::Result<Box<dyn Producer>> {
         let socket = TcpStream::connect(self.address)?;
         socket.set_nodelay(true)?;
-        socket.set_nonblocking(true)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
         let epoll = Epoll::new()?;
         epoll.add(&socket, 0)?;
         Ok(Box::new(Line {
@@ -83,6 +88,7 @@ impl Driver for Null {
             waiting: Vec::new(),
             written: 0,
             wants_write: false,
+            incoming: vec![0; BUFFER_BYTES],
             received: Vec::new(),
             offset: 0,
         }))
@@ -102,6 +108,8 @@ struct Line {
     waiting: Vec<u8>,
     written: usize,
     wants_write: bool,
+    /// Room for one read.
+    incoming: Vec<u8>,
     /// What has come back and is not yet whole.
     received: Vec<u8>,
     offset: u64,
@@ -116,6 +124,9 @@ impl Producer for Line {
 
     fn wait(&mut self, time: Duration) -> io::Result<()> {
         self.flush()?;
+        if time >= PATIENCE && !self.wants_write {
+            return self.receive();
+        }
         let mut ready = self.epoll.wait(Some(time))?;
         if ready.any(|event| event.readable) {
             drop(ready);
@@ -132,7 +143,10 @@ impl Producer for Line {
 impl Line {
     fn flush(&mut self) -> io::Result<()> {
         while self.written < self.waiting.len() {
-            match os::uninterrupted(|| self.socket.write(&self.waiting[self.written..])) {
+            match os::uninterrupted(|| {
+                let socket = SockRef::from(&self.socket);
+                socket.send_with_flags(&self.waiting[self.written..], libc::MSG_DONTWAIT)
+            }) {
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
@@ -152,16 +166,14 @@ impl Line {
 
     /// Reads once, and tells of the messages that came whole, those of one stream in a row together.
     fn receive(&mut self) -> io::Result<()> {
-        let filled = self.received.len();
-        self.received.resize(filled + BUFFER_BYTES, 0);
-        let count = match os::uninterrupted(|| self.socket.read(&mut self.received[filled..])) {
+        let count = match os::uninterrupted(|| self.socket.read(&mut self.incoming)) {
             Ok(0) => return Err(io::Error::other("the null server closed the connection")),
             Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
         };
         let at = self.outbox.clock.now();
-        self.received.truncate(filled + count);
+        self.received.extend_from_slice(&self.incoming[..count]);
         let mut end = 0;
         let mut row: Option<Settled> = None;
         while let Some((value, rest)) = next_value(&self.received[end..]) {
@@ -177,7 +189,7 @@ impl Line {
                 }
                 _ => {
                     let placed =
-                        Placed { partition: 0, offset: self.offset, shard: 0, stages: None };
+                        Placed { partition: 0, offset: Some(self.offset), shard: 0, stages: None };
                     let new = Settled { first: identity, count: 1, at, result: Ok(placed) };
                     if let Some(row) = row.replace(new) {
                         self.outbox.settle(row);

@@ -396,6 +396,8 @@ fn cores(outcome: &Outcome) -> String {
 fn facts(outcome: &Outcome) -> String {
     let (host, machine) = (&outcome.host, &outcome.conditions);
     let mut html = String::from("<h2>Machine and settings</h2><dl>");
+    let others = machine.others_percent.map(|percent| format!("{percent:.0} % of the processors"));
+    let others = others.unwrap_or_else(|| "not known".into());
     let yes = |is: bool| if is { "yes" } else { "no" };
     for (name, value) in [
         (
@@ -414,7 +416,7 @@ fn facts(outcome: &Outcome) -> String {
         ("disk", format!("{}, {}", host.disk, host.disk_blocks)),
         ("file system", host.file_system.clone()),
         ("steal in the run", format!("{:.1} %", machine.steal_percent)),
-        ("other programs in the run", format!("{:.0} % of the processors", machine.others_percent)),
+        ("other programs in the run", others),
         (
             "wake-ups late by",
             format!("{} p99, {} most", show(machine.jitter_p99_ns), show(machine.jitter_max_ns)),

@@ -47,8 +47,8 @@ pub struct Measured {
     pub catch_up: Vec<CatchUp>,
     pub conditions: Conditions,
     pub jitter: Summary,
-    /// Of all processors' time, what neither this process nor its brokers used; 0 if the brokers are not ours.
-    pub others_percent: f64,
+    /// Of all processors' time, what neither this process nor its brokers used; not known if the brokers are not ours.
+    pub others_percent: Option<f64>,
     /// Work of the broker's cores during the run.
     pub shards: Vec<ShardWork>,
     pub broker_cpu_seconds: Option<f64>,
@@ -156,7 +156,7 @@ pub fn measure(
     let conditions = watch.stop();
     let own = (os::cpu_time()? - own_cpu).as_secs_f64() + cpu.unwrap_or_default();
     let own_percent = own * 100.0 / (seconds * os::processors() as f64);
-    let others_percent = cpu.map_or(0.0, |_| (conditions.busy_percent - own_percent).max(0.0));
+    let others_percent = cpu.map(|_| (conditions.busy_percent - own_percent).max(0.0));
     let killed = scenario.faults.iter().any(|fault| fault.what == FaultKind::Kill);
     let (verdict, series, totals, stages) = books.finish();
     Ok(Measured {
