@@ -17,6 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// `None`, with a line that says why, where there is no direct I/O.
 fn start() -> Option<(LocalCluster, tempfile::TempDir)> {
+    start_of(3)
+}
+
+fn start_of(brokers: usize) -> Option<(LocalCluster, tempfile::TempDir)> {
     let directory = tempfile::tempdir().expect("a directory");
     let facts = corelog_tuning::DirectoryFacts::gather(directory.path());
     if let Some(reason) = facts.direct_io_error {
@@ -28,7 +32,7 @@ fn start() -> Option<(LocalCluster, tempfile::TempDir)> {
     settings.free_bytes_min = 0;
     settings.memory.io_bytes = 1 << 20;
     settings.log.segment_bytes = 4 << 20;
-    let cluster = LocalCluster::start(directory.path(), 3, &settings).expect("it starts");
+    let cluster = LocalCluster::start(directory.path(), brokers, &settings).expect("it starts");
     Some((cluster, directory))
 }
 
@@ -201,6 +205,38 @@ fn transfers_and_drains_lose_nothing_at_any_level_and_no_producer_hears_of_them(
         }
         // What prefers them comes back.
         (0..3).for_each(|at| wait_until_it_leads(client, "level-0", at));
+    });
+    cluster.stop();
+}
+
+#[test]
+fn lanes_go_to_other_brokers_without_loss_at_any_level_and_no_producer_hears_of_it() {
+    let Some((mut cluster, _directory)) = start_of(4) else { return };
+    under_load_at_every_level(&mut cluster, |cluster, client| {
+        (0..4).for_each(|at| wait_until_it_leads(client, "level-0", at));
+        let mut changed = Vec::new();
+        for lane in eventually(|| client.admin().cluster()).lanes {
+            let mut replicas: Vec<_> = lane.replicas.iter().map(|it| it.broker).collect();
+            let joins = (1..=4).map(BrokerId).find(|id| !replicas.contains(id)).expect("a fourth");
+            let leaves = replicas.iter().rposition(|id| lane.leader != Some(*id));
+            replicas[leaves.expect("a follower")] = joins;
+            let operation = Operation::Replace { lane: lane.lane, replicas: replicas.clone() };
+            let status = carry_out(client, &operation);
+            let told = status.lane(lane.lane).expect("it is there");
+            let now: Vec<_> = told.replicas.iter().map(|it| it.broker).collect();
+            assert_eq!((now, &told.before[..]), (replicas, &[][..]));
+            assert!(told.replicas.iter().all(|it| it.is_caught_up), "{told:?}");
+            changed.push((lane.lane, joins));
+        }
+        // Those that came lead, and are killed: what they copied is all there.
+        for &(lane, to) in &changed {
+            carry_out(client, &Operation::Transfer { lane, to });
+        }
+        assert!(changed.len() >= 4);
+        cluster.stop_one(0);
+        std::thread::sleep(Duration::from_millis(300));
+        cluster.restart(0).expect("it starts again");
+        wait_until_it_leads(client, "level-0", 0);
     });
     cluster.stop();
 }

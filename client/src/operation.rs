@@ -1,7 +1,7 @@
 //! Planned changes of a cluster, as a status shows them: what one would move, and how far it is.
 
 use corelog_protocol::ids::{BrokerId, LaneId};
-use corelog_protocol::message::{ClusterStatusReply, LaneStatus, Operation};
+use corelog_protocol::message::{ClusterStatusReply, LaneStatus, Operation, ReplicaStatus};
 
 /// A lane that gets another leader by an operation, as far as that can be told before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +30,8 @@ pub enum Standing {
 pub fn planned_moves(operation: &Operation, status: &ClusterStatusReply) -> Vec<PlannedMove> {
     let planned = |lane: &LaneStatus, to| PlannedMove { lane: lane.lane, from: lane.leader, to };
     match *operation {
+        // Its leader stays.
+        Operation::Replace { .. } => Vec::new(),
         Operation::Transfer { lane, to } => {
             let lane = status.lane(lane).filter(|lane| lane.leader != Some(to));
             lane.map(|lane| planned(lane, Some(to))).into_iter().collect()
@@ -68,6 +70,23 @@ pub fn standing(operation: &Operation, status: &ClusterStatusReply) -> Standing 
             }
             _ => Standing::TakenBack,
         },
+        Operation::Replace { lane, ref replicas } => match status.lane(lane) {
+            Some(it) if has_replicas(it, replicas) => {
+                // Who is not there cannot be waited for.
+                let is_alive = |id| status.broker(id).is_some_and(|it| it.is_alive == Some(true));
+                let lags = |it: &ReplicaStatus| !it.is_caught_up && is_alive(it.broker);
+                let is_over = it.before.is_empty() && it.is_serving;
+                match is_over && !it.replicas.iter().any(lags) {
+                    true => Standing::Done,
+                    false => Standing::UnderWay { lanes: vec![lane] },
+                }
+            }
+            // The leader hands over to itself first.
+            Some(it) if it.leader.is_some() && it.moving_to == it.leader => {
+                Standing::UnderWay { lanes: vec![lane] }
+            }
+            _ => Standing::TakenBack,
+        },
         Operation::Drain { broker } => match status.broker(broker) {
             Some(known) if known.is_draining => {
                 // Of a lane that nobody leads it is not known yet who will.
@@ -91,11 +110,16 @@ pub fn standing(operation: &Operation, status: &ClusterStatusReply) -> Standing 
     }
 }
 
+fn has_replicas(lane: &LaneStatus, brokers: &[BrokerId]) -> bool {
+    lane.replicas.len() == brokers.len()
+        && lane.replicas.iter().all(|it| brokers.contains(&it.broker))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use corelog_protocol::ids::{Epoch, Incarnation};
-    use corelog_protocol::message::{BrokerStatus, ReplicaStatus};
+    use corelog_protocol::message::BrokerStatus;
 
     const LANES: [LaneId; 2] = [LaneId(1), LaneId(2)];
 

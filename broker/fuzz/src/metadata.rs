@@ -113,6 +113,9 @@ fn cluster() -> Vec<Command> {
         lead(3, 4),
         Command::LaneSettled { lane, epoch: Epoch(3) },
         Command::LaneTransfer { lane, epoch: Epoch(3), to: BrokerId(2) },
+        Command::LaneMove { lane, epoch: Epoch(3), to: None },
+        Command::LaneReplace { lane, epoch: Epoch(3), replicas: set([4, 3, 1]) },
+        Command::LaneHandOver { lane, epoch: Epoch(3), number: 13 },
         Command::BrokerRemove { id: BrokerId(1) },
         Command::BrokerRemove { id: BrokerId(4) },
     ]);

@@ -59,7 +59,7 @@ fn choose<'a>(
 }
 
 /// The replicas of one shard are `shards` apart: dealt so, they lie on different disks.
-fn directory(broker: &BrokerRecord, lane: u32) -> DirectoryId {
+pub(super) fn directory(broker: &BrokerRecord, lane: u32) -> DirectoryId {
     let directory = (lane / u32::from(broker.shards) + lane) % u32::from(broker.directories);
     DirectoryId(directory as u16)
 }

@@ -9,6 +9,7 @@
 //! tag 5 Transfer:       is it only asked about u8, lane u32, broker u32
 //! tag 6 Drain:          is it only asked about u8, broker u32
 //! tag 7 Undrain:        is it only asked about u8, broker u32
+//! tag 8 Replace:        is it only asked about u8, lane u32, count u32, count x broker u32
 //! tag 16 decided:       version u64, outcome u8, topic u32 (0, but for outcome 0), only for outcome 8 an obstacle
 //! tag 17 refused:       code u16, retry_after_ms u32
 //! outcomes: 0 done, 1 noted, 2 topic exists, 3 unknown topic, 4 invalid, 5 fewer partitions, 6 limit reached,
@@ -148,6 +149,13 @@ impl AskedChange {
                     writer.u8(u8::from(*check_only));
                     writer
                 };
+                if let Operation::Replace { lane, replicas } = operation {
+                    let mut writer = start(8);
+                    writer.u32(lane.0);
+                    writer.u32(replicas.len() as u32);
+                    replicas.iter().for_each(|id| writer.u32(id.0));
+                    return writer.finish();
+                }
                 let (mut writer, broker) = match operation {
                     Operation::Transfer { lane, to } => {
                         let mut writer = start(5);
@@ -156,6 +164,7 @@ impl AskedChange {
                     }
                     Operation::Drain { broker } => (start(6), broker),
                     Operation::Undrain { broker } => (start(7), broker),
+                    Operation::Replace { .. } => unreachable!("written above"),
                 };
                 writer.u32(broker.0);
                 writer.finish()
@@ -185,7 +194,7 @@ impl AskedChange {
                 Change::TopicAlter { name, changes: read_changes(fields)? }
             }
             4 => Change::BrokerRegister { record: BrokerRecord::read(fields)? },
-            5..=7 => {
+            5..=8 => {
                 let check_only = read_flag(fields)?;
                 let operation = match tag {
                     5 => Operation::Transfer {
@@ -193,7 +202,11 @@ impl AskedChange {
                         to: BrokerId(fields.u32()?),
                     },
                     6 => Operation::Drain { broker: BrokerId(fields.u32()?) },
-                    _ => Operation::Undrain { broker: BrokerId(fields.u32()?) },
+                    7 => Operation::Undrain { broker: BrokerId(fields.u32()?) },
+                    _ => Operation::Replace {
+                        lane: LaneId(fields.u32()?),
+                        replicas: fields.list(|fields| fields.u32().map(BrokerId))?,
+                    },
                 };
                 Change::Operate { operation, check_only }
             }
@@ -315,6 +328,10 @@ mod tests {
             operate(Operation::Transfer { lane: LaneId(3), to: BrokerId(2) }),
             operate(Operation::Drain { broker: BrokerId(2) }),
             operate(Operation::Undrain { broker: BrokerId(2) }),
+            operate(Operation::Replace {
+                lane: LaneId(3),
+                replicas: vec![BrokerId(2), BrokerId(4)],
+            }),
         ];
         (7..).zip(changes).map(|(token, change)| AskedChange { token, change }).collect()
     }

@@ -17,6 +17,7 @@
 //! tag 12 LaneHandOver:  lane u32, epoch u64, move u64
 //! tag 13 BrokerDrain:   broker u32, is it draining u8
 //! tag 14 LaneTransfer:  lane u32, epoch u64, broker u32
+//! tag 15 LaneReplace:   lane u32, epoch u64, set
 //! set:      count u8, count x (broker u32, directory u16)
 //! position: epoch u64, end u64
 //! broker:   id u32, incarnation u64, life u64, address, rack, shards u16, directories u16
@@ -113,6 +114,13 @@ pub enum Command {
         epoch: Epoch,
         to: BrokerId,
     },
+    /// The leader of this epoch hands the lane over to itself, so that nothing is lost: the next epoch is entered with
+    /// these replicas. They are those of `LaneReplicas`, which does not wait for the leader.
+    LaneReplace {
+        lane: LaneId,
+        epoch: Epoch,
+        replicas: Arc<[LaneReplica]>,
+    },
     /// The broker shall lead nothing, until it is said again that it may.
     BrokerDrain {
         id: BrokerId,
@@ -195,6 +203,11 @@ impl Command {
                 writer.u32(to.0);
                 writer.finish()
             }
+            Self::LaneReplace { lane, epoch, replicas } => {
+                let mut writer = of_lane(15, *lane, *epoch);
+                write_replicas(&mut writer, replicas);
+                writer.finish()
+            }
             Self::BrokerDrain { id, is_draining } => {
                 let mut writer = Writer::new(FORMAT, 13);
                 writer.u32(id.0);
@@ -225,7 +238,7 @@ impl Command {
             4 => read_alteration(&mut reader)?,
             5 => Self::BrokerRegister { record: BrokerRecord::read(&mut reader)? },
             6 => Self::BrokerRemove { id: BrokerId(reader.u32()?) },
-            7..=12 | 14 => read_of_lane(tag, &mut reader)?,
+            7..=12 | 14 | 15 => read_of_lane(tag, &mut reader)?,
             13 => {
                 let id = BrokerId(reader.u32()?);
                 Self::BrokerDrain { id, is_draining: read_flag(&mut reader)? }
@@ -261,6 +274,7 @@ fn read_of_lane(tag: u8, reader: &mut Reader<'_>) -> Result<Command, BadBytes> {
         }
         12 => Ok(Command::LaneHandOver { lane, epoch, number: reader.u64()? }),
         14 => Ok(Command::LaneTransfer { lane, epoch, to: BrokerId(reader.u32()?) }),
+        15 => Ok(Command::LaneReplace { lane, epoch, replicas: read_set(reader)? }),
         _ => Err(BadBytes),
     }
 }
@@ -375,6 +389,11 @@ mod tests {
             Command::LaneHandOver { lane: LaneId(3), epoch: Epoch(9), number: 77 },
             Command::BrokerDrain { id: BrokerId(2), is_draining: true },
             Command::LaneTransfer { lane: LaneId(3), epoch: Epoch(9), to: BrokerId(1) },
+            Command::LaneReplace {
+                lane: LaneId(3),
+                epoch: Epoch(9),
+                replicas: set(&[(2, 0), (4, 1)]),
+            },
         ]
     }
 
@@ -436,7 +455,7 @@ mod tests {
         let mut random = Random::new(7);
         let mut read = 0;
         for _ in 0..20_000 {
-            let mut writer = Writer::new(FORMAT, 1 + random.below(14) as u8);
+            let mut writer = Writer::new(FORMAT, 1 + random.below(15) as u8);
             for _ in 0..random.below(8) {
                 // Small values now and then, so that lengths are sometimes right.
                 match random.below(3) {

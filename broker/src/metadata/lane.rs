@@ -54,6 +54,8 @@ pub struct LaneRecord {
     pub before: Option<Arc<[LaneReplica]>>,
     /// Until a leader of a later epoch is named.
     pub moving: Option<LaneMoving>,
+    /// The replicas that it gets with this move, which is from its leader to itself.
+    pub next: Option<Arc<[LaneReplica]>>,
 }
 
 impl LaneRecord {
@@ -66,7 +68,7 @@ impl LaneRecord {
             }
             _ => (Epoch(1), None),
         };
-        Self { id, replicas, epoch, leader, before: None, moving: None }
+        Self { id, replicas, epoch, leader, before: None, moving: None, next: None }
     }
 
     /// Its entries are sent to other brokers, and metadata says who leads.
@@ -102,6 +104,11 @@ impl LaneRecord {
         self.replicas = replicas.into();
     }
 
+    /// The replica on this broker whose word counts or will count.
+    pub fn member(&self, broker: BrokerId) -> Option<&LaneReplica> {
+        self.members().find(|replica| replica.broker == broker)
+    }
+
     /// Everybody whose word on this lane counts or will count: the present set, then the one before.
     pub fn members(&self) -> impl Iterator<Item = &LaneReplica> {
         self.replicas.iter().chain(self.before.iter().flat_map(|before| before.iter()))
@@ -114,10 +121,16 @@ impl LaneRecord {
         let leads_one_of_them = self.leader_id().is_none_or(|id| self.replica(id).is_some());
         let is_one = *self == Self::new(self.id, Arc::clone(&self.replicas));
         let is_epoch = self.epoch > Epoch(0) && self.is_replicated();
+        // To its leader only with other replicas, among which that is.
         let is_move = self.moving.is_none_or(|moving| {
-            self.replica(moving.to).is_some() && self.leader_id() != Some(moving.to)
+            let is_to_leader = self.leader_id() == Some(moving.to);
+            self.replica(moving.to).is_some() && is_to_leader == self.next.is_some()
         });
-        are_sets && leads_one_of_them && is_move && (is_one || is_epoch)
+        let is_change = self.next.as_deref().is_none_or(|next| {
+            let stays = |moving: LaneMoving| next.iter().any(|it| it.broker == moving.to);
+            is_several(next) && self.before.is_none() && self.moving.is_some_and(stays)
+        });
+        are_sets && leads_one_of_them && is_move && is_change && (is_one || is_epoch)
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
@@ -134,6 +147,7 @@ impl LaneRecord {
         writer.u32(moving.to.0);
         writer.u64(moving.number);
         writer.u8(u8::from(moving.is_to_stay));
+        write_replicas(writer, self.next.as_deref().unwrap_or(&[]));
     }
 
     pub(super) fn read(id: LaneId, reader: &mut Reader<'_>) -> Result<Self, BadBytes> {
@@ -156,8 +170,10 @@ impl LaneRecord {
             return Err(BadBytes);
         }
         let moving = (moving.to.0 > 0).then_some(moving);
+        let next = read_replicas(reader)?;
+        let next = (!next.is_empty()).then(|| next.into());
         let leader = is_named.then_some(leader);
-        let record = Self { id, replicas, epoch, leader, before, moving };
+        let record = Self { id, replicas, epoch, leader, before, moving, next };
         if record.is_possible() { Ok(record) } else { Err(BadBytes) }
     }
 }

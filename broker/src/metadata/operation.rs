@@ -19,10 +19,11 @@ pub(super) fn command(
     failover: Option<(&Failover, Monotonic)>,
 ) -> Result<Command, Obstacle> {
     let Some((failover, now)) = failover else { return Err(Obstacle::Alone) };
-    match *operation {
-        Operation::Transfer { lane, to } => transfer(state, (lane, to), failover, now),
-        Operation::Drain { broker } => drain(state, broker, failover, now),
-        Operation::Undrain { broker } => match state.broker(broker) {
+    match operation {
+        Operation::Transfer { lane, to } => transfer(state, (*lane, *to), failover, now),
+        Operation::Replace { lane, replicas } => replace(state, (*lane, replicas), failover, now),
+        Operation::Drain { broker } => drain(state, *broker, failover, now),
+        &Operation::Undrain { broker } => match state.broker(broker) {
             Some(_) => Ok(Command::BrokerDrain { id: broker, is_draining: false }),
             None => Err(Obstacle::UnknownBroker { broker }),
         },
@@ -56,6 +57,50 @@ fn transfer(
         }
     }
     Ok(Command::LaneTransfer { lane, epoch: record.epoch, to })
+}
+
+/// The lane must go on: so its leader stays, and a quorum of the new replicas has everything already. Whoever is new must
+/// be there, or it would not be known when this is over.
+fn replace(
+    state: &State,
+    (lane, brokers): (LaneId, &[BrokerId]),
+    failover: &Failover,
+    now: Monotonic,
+) -> Result<Command, Obstacle> {
+    if let Some(obstacle) = state.obstacle_to_replace(lane, brokers) {
+        return Err(obstacle);
+    }
+    let not_led = Obstacle::NotLed { lane };
+    let record = state.lane(lane).ok_or(not_led)?;
+    let is_new = |id: &&BrokerId| record.replica(**id).is_none();
+    if let Some(broker) = brokers.iter().filter(is_new).find(|id| !failover.is_alive(**id, now)) {
+        return Err(Obstacle::Silent { broker: *broker });
+    }
+    let quorum = brokers.len() / 2 + 1;
+    let stays: Vec<BrokerId> =
+        brokers.iter().copied().filter(|id| record.replica(*id).is_some()).collect();
+    if stays.len() < quorum {
+        return Err(Obstacle::TooFewStay { lane });
+    }
+    let progress = failover.progress(record, now).ok_or(not_led)?;
+    let in_the_way = |broker: BrokerId| match progress.follower(broker) {
+        _ if record.leader_id() == Some(broker) => None,
+        _ if !failover.is_alive(broker, now) => Some(Obstacle::Silent { broker }),
+        Some(follower) if follower.is_caught_up => None,
+        Some(follower) => {
+            let entries = progress.behind(follower);
+            Some(Obstacle::Behind { lane, broker, entries })
+        }
+        None => Some(not_led),
+    };
+    let obstacles: Vec<Obstacle> = stays.iter().filter_map(|id| in_the_way(*id)).collect();
+    if stays.len() - obstacles.len() < quorum
+        && let Some(obstacle) = obstacles.first()
+    {
+        return Err(*obstacle);
+    }
+    let replicas = state.replicas_on(lane, brokers).ok_or(not_led)?;
+    Ok(Command::LaneReplace { lane, epoch: record.epoch, replicas })
 }
 
 /// Each of its lanes must have another replica that could lead, or it would never be done.
@@ -173,6 +218,41 @@ mod tests {
         // Who leads already needs no word of its followers.
         let (_, failover) = world();
         assert!(ask(&state, &failover, &transfer_to(3)).is_ok());
+    }
+
+    #[test]
+    fn a_lane_goes_on_with_those_that_stay_while_others_come() {
+        let (mut state, mut failover) = world();
+        for id in [4, 5] {
+            let known = state.broker(BrokerId(1)).unwrap().clone();
+            let record = BrokerRecord { id: BrokerId(id), ..known };
+            state.apply(&Command::BrokerRegister { record });
+        }
+        let replace =
+            |ids: [u32; 3]| Operation::Replace { lane: LANE, replicas: ids.map(BrokerId).to_vec() };
+        say(&mut failover, 1, &[(1, 100, true), (2, 40, false)]);
+        // The third that stays need not keep up.
+        let command = ask(&state, &failover, &replace([3, 1, 4]));
+        assert!(matches!(command, Ok(Command::LaneReplace { .. })), "{command:?}");
+        let (lane, broker) = (LANE, BrokerId(2));
+        let behind = Err(Obstacle::Behind { lane, broker, entries: 60 });
+        assert_eq!(ask(&state, &failover, &replace([3, 2, 4])), behind);
+        let too_few = Err(Obstacle::TooFewStay { lane });
+        assert_eq!(ask(&state, &failover, &replace([3, 4, 5])), too_few);
+        let leader = Err(Obstacle::LeaderLeaves { lane, broker: BrokerId(3) });
+        assert_eq!(ask(&state, &failover, &replace([1, 2, 4])), leader);
+        let later = NOW + Nanos::from_secs(1);
+        let silent = command_at(&state, &failover, &replace([3, 1, 4]), later);
+        assert_eq!(silent, Err(Obstacle::Silent { broker: BrokerId(4) }));
+    }
+
+    fn command_at(
+        state: &State,
+        failover: &Failover,
+        operation: &Operation,
+        at: Monotonic,
+    ) -> Result<Command, Obstacle> {
+        command(operation, state, Some((failover, at)))
     }
 
     #[test]

@@ -13,7 +13,7 @@ use rpds::RedBlackTreeMapSync;
 
 use super::broker::BrokerRecord;
 use super::command::Command;
-use super::lane::LaneRecord;
+use super::lane::{LaneRecord, LaneReplica};
 use super::placement;
 use super::topic::{Link, PartitionRange, Topic, TopicChanges, TopicSettings, is_valid_name};
 use crate::limits::{PARTITIONS_MAX, TOPICS_MAX};
@@ -50,6 +50,9 @@ pub struct State {
     brokers: Arc<Vec<BrokerRecord>>,
     /// Brokers that were removed, sorted: none of them comes back.
     removed: Vec<BrokerId>,
+    /// Where replicas were that lanes have no more, each broker once for a lane. One that comes back goes on there, from
+    /// what it promised: on another disk it would not know of that.
+    left: Vec<(LaneId, LaneReplica)>,
     /// Registered brokers that shall lead nothing, sorted.
     draining: Vec<BrokerId>,
     topics: RedBlackTreeMapSync<TopicId, Arc<Topic>>,
@@ -172,6 +175,9 @@ impl State {
             }
             Command::LaneMove { lane, epoch, to } => self.move_lane(*lane, *epoch, *to),
             Command::LaneTransfer { lane, epoch, to } => self.transfer_lane(*lane, *epoch, *to),
+            Command::LaneReplace { lane, epoch, replicas } => {
+                self.replace_replicas(*lane, *epoch, replicas)
+            }
             Command::LaneHandOver { lane, epoch, number } => self.hand_over(*lane, *epoch, *number),
             Command::BrokerDrain { id, is_draining } => self.drain(*id, *is_draining),
         }

@@ -103,10 +103,11 @@ impl View {
         Some(Home { broker, shard: lane_shard(link.lane, shards), link })
     }
 
-    /// The lanes of a shard of this broker: led or followed there, in the order of their ids.
+    /// The lanes of a shard of this broker: led or followed there, or not any more but its word still counts. In the
+    /// order of their ids.
     pub fn lanes_of(&self, shard: ShardId, shards: u16) -> impl Iterator<Item = &LaneRecord> + '_ {
         let is_here = move |lane: &&LaneRecord| {
-            lane_shard(lane.id, shards) == shard && lane.replica(self.me).is_some()
+            lane_shard(lane.id, shards) == shard && lane.member(self.me).is_some()
         };
         self.state.lanes().iter().filter(is_here)
     }

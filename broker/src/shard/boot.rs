@@ -48,13 +48,13 @@ impl Shard {
         self.are_lanes_made = true;
         let view = std::sync::Arc::clone(&self.view);
         for record in view.lanes_of(self.config.shard, self.config.shards) {
-            let Some(replica) = record.replica(view.me()) else { continue };
+            let Some(replica) = record.member(view.me()) else { continue };
             let is_replicated = record.replicas.len() > 1;
             self.make_lane(cx, record.id, replica.directory, is_replicated);
         }
     }
 
-    fn make_lane<M: Memory>(
+    pub(super) fn make_lane<M: Memory>(
         &mut self,
         cx: &mut Cx<'_, M>,
         id: LaneId,

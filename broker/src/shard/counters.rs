@@ -75,6 +75,9 @@ counters! {
     /// Lanes that began to be led here, and that are led here no more.
     lanes_begun,
     lanes_yielded,
+    /// Lanes that came to this broker while it ran, and that went to others.
+    lanes_adopted,
+    lanes_parted,
     /// Logs of replicas that went on after a start, and that were cut back.
     lane_resumes,
     lane_truncations,

@@ -119,6 +119,12 @@ impl Lane {
         }
     }
 
+    /// Its files are closed, and so is that of its vote.
+    pub fn is_closed(&self) -> bool {
+        let is_vote_closed = self.seat.as_ref().is_none_or(|seat| seat.is_closed());
+        matches!(self.state, LaneState::Stopped | LaneState::Failed) && is_vote_closed
+    }
+
     /// Why nothing can be said of its partitions, if so. A log that failed before it had read
     /// everything knows partitions, and not what is in them.
     pub fn unreadable(&self) -> Option<ErrorCode> {

@@ -11,6 +11,7 @@
 
 mod acks;
 pub mod admission;
+mod adopt;
 mod batch;
 mod boot;
 mod cluster;

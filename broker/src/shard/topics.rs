@@ -279,6 +279,8 @@ impl Shard {
         let old = std::mem::replace(&mut self.view, view);
         if version > 0 && self.lanes_are_due() {
             self.make_lanes(cx);
+        } else if version > 0 {
+            self.adopt_lanes(cx);
         }
         let new = Arc::clone(&self.view);
         let lanes = new.lanes_changed_since(&old);

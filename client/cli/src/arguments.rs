@@ -112,6 +112,17 @@ pub enum ClusterCommand {
         #[command(flatten)]
         how: How,
     },
+    /// Put a lane on other brokers: who is new copies everything, who is not named any more is parted with. The leader must
+    /// stay, and a quorum of the new ones be there already: so change one at a time.
+    Move {
+        #[command(flatten)]
+        which: Which,
+        /// All that shall have a replica, as many as now, the preferred leader first.
+        #[arg(long, value_name = "BROKERS", value_delimiter = ',', required = true)]
+        replicas: Vec<u32>,
+        #[command(flatten)]
+        how: How,
+    },
     /// Let a broker lead nothing until it is undrained: before it is stopped, say. Nothing that was acknowledged is lost.
     Drain {
         /// The broker.

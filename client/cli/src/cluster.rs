@@ -23,6 +23,11 @@ pub fn run(context: &Context, output: &mut Output, command: ClusterCommand) -> R
             let lane = lane(context, &admin, &which)?;
             (Operation::Transfer { lane, to: BrokerId(to) }, how)
         }
+        ClusterCommand::Move { which, replicas, how } => {
+            let lane = lane(context, &admin, &which)?;
+            let replicas = replicas.into_iter().map(BrokerId).collect();
+            (Operation::Replace { lane, replicas }, how)
+        }
         ClusterCommand::Drain { number, how } => {
             (Operation::Drain { broker: BrokerId(number) }, how)
         }
@@ -66,8 +71,8 @@ fn operate(
     }
     let is_json = output.json;
     let mut said = String::new();
-    let told = |_: &ClusterStatusReply, standing: &Standing| {
-        let line = progress(operation, standing);
+    let told = |status: &ClusterStatusReply, standing: &Standing| {
+        let line = progress(operation, standing, status);
         if !is_json && line != said {
             // Without a reader of it, the work goes on all the same.
             let _ = writeln!(io::stderr(), "{line}");
@@ -90,11 +95,15 @@ fn operate(
     output.line(&done(operation, &moves))
 }
 
-fn progress(operation: &Operation, standing: &Standing) -> String {
+fn progress(operation: &Operation, standing: &Standing, status: &ClusterStatusReply) -> String {
     match (operation, standing) {
         (_, Standing::Done) => "done".into(),
         (Operation::Transfer { lane, to }, Standing::UnderWay { .. }) => {
             format!("lane {lane} is handed over to broker {to}")
+        }
+        (Operation::Replace { lane, .. }, Standing::UnderWay { .. }) => {
+            let now = status.lane(*lane).map_or(String::new(), replicas_text);
+            format!("lane {lane} is copied; entries lacking: {now}")
         }
         (Operation::Drain { broker }, Standing::UnderWay { lanes }) if lanes.is_empty() => {
             format!(
@@ -114,6 +123,9 @@ fn progress(operation: &Operation, standing: &Standing) -> String {
 fn done(operation: &Operation, moves: &[PlannedMove]) -> String {
     match operation {
         Operation::Transfer { lane, to } => format!("broker {to} leads lane {lane}"),
+        Operation::Replace { lane, replicas } => {
+            format!("lane {lane} is on {}", brokers_text(replicas))
+        }
         Operation::Drain { broker } => {
             format!("broker {broker} leads nothing, until `corelog cluster undrain {broker}`")
         }
@@ -142,6 +154,9 @@ fn tell_plan(
     let what = match operation {
         Operation::Transfer { lane, to } => {
             format!("broker {to} leads lane {lane}, now and whenever it can")
+        }
+        Operation::Replace { lane, replicas } => {
+            format!("lane {lane} is on {}", brokers_text(replicas))
         }
         Operation::Drain { broker } => format!("broker {broker} leads nothing"),
         Operation::Undrain { broker } => format!("broker {broker} may lead again"),
@@ -172,6 +187,11 @@ fn moves_json(moves: &[PlannedMove], after: Option<&ClusterStatusReply>) -> Vec<
         })
     };
     moves.iter().map(told).collect()
+}
+
+fn brokers_text(brokers: &[BrokerId]) -> String {
+    let brokers: Vec<String> = brokers.iter().map(ToString::to_string).collect();
+    format!("brokers {}", brokers.join(", "))
 }
 
 fn lanes_text(lanes: impl Iterator<Item = LaneId>) -> String {
@@ -254,7 +274,10 @@ fn lane_state(lane: &LaneStatus) -> String {
         (Some(_), false) => "led, not known to serve".into(),
     };
     if let Some(to) = lane.moving_to {
-        state += &format!(", moving to {to}");
+        state += &match lane.leader == Some(to) {
+            true => ", about to change its replicas".into(),
+            false => format!(", moving to {to}"),
+        };
     }
     if !lane.before.is_empty() {
         let before: Vec<String> = lane.before.iter().map(ToString::to_string).collect();

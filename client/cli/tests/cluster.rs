@@ -145,6 +145,11 @@ fn an_operator_sees_the_cluster_and_changes_who_leads() {
     host.refused(&["cluster", "transfer", "--lane", &lane, "--to", "9"], 4, "no broker 9");
     host.refused(&["cluster", "transfer", "--partition", "t/99", "--to", "1"], 4, "partition 99");
     host.refused(&["cluster", "transfer", "--to", "1"], 2, "--lane");
+    let moved = |replicas| ["cluster", "move", "--lane", &lane, "--replicas", replicas];
+    host.refused(&moved("1,2"), 1, "needs 3 replicas");
+    host.refused(&moved("1,2,2"), 1, "needs 3 replicas");
+    host.refused(&moved("3,1,2"), 1, "is on these brokers");
+    host.refused(&moved("1,2,7"), 4, "no broker 7");
     host.refused(&["cluster", "drain", "9", "--dry-run"], 4, "no broker 9");
 
     // Drained, it leads nothing; undrained, it gets back what prefers it.

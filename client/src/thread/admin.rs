@@ -177,7 +177,8 @@ impl Admin {
     ) -> Result<ClusterStatusReply, Error> {
         const POLL: Duration = Duration::from_millis(100);
         let until = Instant::now() + patience;
-        let is_transfer = matches!(operation, Operation::Transfer { .. });
+        let may_be_taken_back =
+            matches!(operation, Operation::Transfer { .. } | Operation::Replace { .. });
         let mut left = None;
         loop {
             let version = match self.operate(operation) {
@@ -204,7 +205,7 @@ impl Admin {
                         told(&status, &standing);
                         match standing {
                             Standing::UnderWay { lanes } => left = Some(lanes),
-                            Standing::TakenBack if !is_transfer => {
+                            Standing::TakenBack if !may_be_taken_back => {
                                 // Somebody has ordered the opposite since.
                                 return Err(Error::Unfinished { lanes: Vec::new() });
                             }

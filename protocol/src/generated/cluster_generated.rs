@@ -792,6 +792,7 @@ impl<'a> Operate<'a> {
   pub const VT_BROKER: ::flatbuffers::VOffsetT = 8;
   pub const VT_CHECK_ONLY: ::flatbuffers::VOffsetT = 10;
   pub const VT_TIMEOUT_MS: ::flatbuffers::VOffsetT = 12;
+  pub const VT_REPLICAS: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -800,9 +801,10 @@ impl<'a> Operate<'a> {
   #[allow(unused_mut)]
   pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
     _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
-    args: &'args OperateArgs
+    args: &'args OperateArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Operate<'bldr>> {
     let mut builder = OperateBuilder::new(_fbb);
+    if let Some(x) = args.replicas { builder.add_replicas(x); }
     builder.add_timeout_ms(args.timeout_ms);
     builder.add_broker(args.broker);
     builder.add_lane(args.lane);
@@ -847,6 +849,13 @@ impl<'a> Operate<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u32>(Operate::VT_TIMEOUT_MS, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn replicas(&self) -> Option<::flatbuffers::Vector<'a, u32>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u32>>>(Operate::VT_REPLICAS, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Operate<'_> {
@@ -860,18 +869,20 @@ impl ::flatbuffers::Verifiable for Operate<'_> {
      .visit_field::<u32>("broker", Self::VT_BROKER, false)?
      .visit_field::<bool>("check_only", Self::VT_CHECK_ONLY, false)?
      .visit_field::<u32>("timeout_ms", Self::VT_TIMEOUT_MS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u32>>>("replicas", Self::VT_REPLICAS, false)?
      .finish();
     Ok(())
   }
 }
-pub struct OperateArgs {
+pub struct OperateArgs<'a> {
     pub operation: u8,
     pub lane: u32,
     pub broker: u32,
     pub check_only: bool,
     pub timeout_ms: u32,
+    pub replicas: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u32>>>,
 }
-impl<'a> Default for OperateArgs {
+impl<'a> Default for OperateArgs<'a> {
   #[inline]
   fn default() -> Self {
     OperateArgs {
@@ -880,6 +891,7 @@ impl<'a> Default for OperateArgs {
       broker: 0,
       check_only: false,
       timeout_ms: 0,
+      replicas: None,
     }
   }
 }
@@ -910,6 +922,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> OperateBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u32>(Operate::VT_TIMEOUT_MS, timeout_ms, 0);
   }
   #[inline]
+  pub fn add_replicas(&mut self, replicas: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u32>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Operate::VT_REPLICAS, replicas);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> OperateBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     OperateBuilder {
@@ -932,6 +948,7 @@ impl ::core::fmt::Debug for Operate<'_> {
       ds.field("broker", &self.broker());
       ds.field("check_only", &self.check_only());
       ds.field("timeout_ms", &self.timeout_ms());
+      ds.field("replicas", &self.replicas());
       ds.finish()
   }
 }

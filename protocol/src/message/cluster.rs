@@ -274,6 +274,13 @@ pub enum Operation {
         /// Which one.
         broker: BrokerId,
     },
+    /// The lane is on these brokers from now on. Its leader stays, and who is new copies everything.
+    Replace {
+        /// Which lane.
+        lane: LaneId,
+        /// As many as now, the preferred leader first. At most [`LANE_REPLICAS_MAX`].
+        replicas: Vec<BrokerId>,
+    },
 }
 
 /// "Do this", or "could this be done?"
@@ -296,6 +303,11 @@ impl Operate {
             1 => Operation::Transfer { lane, to: broker },
             2 => Operation::Drain { broker },
             3 => Operation::Undrain { broker },
+            4 => {
+                let replicas = table.replicas().unwrap_or_default();
+                check(replicas.len() <= LANE_REPLICAS_MAX, "operate: too many replicas")?;
+                Operation::Replace { lane, replicas: replicas.iter().map(BrokerId).collect() }
+            }
             _ => return Err(MalformedError::new("operate: no such operation")),
         };
         Ok(Self { operation, check_only: table.check_only(), timeout_ms: table.timeout_ms() })
@@ -304,12 +316,15 @@ impl Operate {
 
 impl sealed::Table for Operate {
     fn build(&self, builder: &mut FlatBufferBuilder<'_>) -> WIPOffset<UnionWIPOffset> {
-        let (operation, lane, broker) = match self.operation {
-            Operation::Transfer { lane, to } => (1, lane.0, to.0),
-            Operation::Drain { broker } => (2, 0, broker.0),
-            Operation::Undrain { broker } => (3, 0, broker.0),
+        let (operation, lane, broker, replicas) = match &self.operation {
+            Operation::Transfer { lane, to } => (1, lane.0, to.0, &[][..]),
+            Operation::Drain { broker } => (2, 0, broker.0, &[][..]),
+            Operation::Undrain { broker } => (3, 0, broker.0, &[][..]),
+            Operation::Replace { lane, replicas } => (4, lane.0, 0, &replicas[..]),
         };
+        let replicas: Vec<u32> = replicas.iter().map(|id| id.0).collect();
         let args = wire::OperateArgs {
+            replicas: (!replicas.is_empty()).then(|| builder.create_vector(&replicas)),
             operation,
             lane,
             broker,
@@ -346,13 +361,26 @@ pub enum Obstacle {
     Behind { lane: LaneId, broker: BrokerId, entries: u64 },
     /// All other replicas of the lane are silent, or on brokers that drain.
     NoOtherLeader { lane: LaneId, broker: BrokerId },
+    /// These replicas cannot be: the lane has this many, each on another broker.
+    BadReplicas { lane: LaneId, count: u64 },
+    /// The lane has these replicas.
+    SameReplicas { lane: LaneId },
+    /// The last change of the lane's replicas is not over.
+    Changing { lane: LaneId },
+    /// The broker leads the lane, and would not have a copy any more.
+    LeaderLeaves { lane: LaneId, broker: BrokerId },
+    /// A quorum of the new replicas would have to copy everything first, and the lane would stand still.
+    TooFewStay { lane: LaneId },
 }
 
 impl Obstacle {
     /// Whether it goes away by itself, and soon.
     #[must_use]
     pub const fn is_passing(self) -> bool {
-        matches!(self, Self::NotLed { .. } | Self::Moving { .. } | Self::Behind { .. })
+        matches!(
+            self,
+            Self::NotLed { .. } | Self::Moving { .. } | Self::Behind { .. } | Self::Changing { .. }
+        )
     }
 
     /// Its number and what it names, for the wire: lane, broker, entries. 0 is none.
@@ -370,6 +398,11 @@ impl Obstacle {
             Self::Moving { lane } => (9, lane.0, 0, 0),
             Self::Behind { lane, broker, entries } => (10, lane.0, broker.0, entries),
             Self::NoOtherLeader { lane, broker } => (11, lane.0, broker.0, 0),
+            Self::BadReplicas { lane, count } => (12, lane.0, 0, count),
+            Self::SameReplicas { lane } => (13, lane.0, 0, 0),
+            Self::Changing { lane } => (14, lane.0, 0, 0),
+            Self::LeaderLeaves { lane, broker } => (15, lane.0, broker.0, 0),
+            Self::TooFewStay { lane } => (16, lane.0, 0, 0),
         }
     }
 
@@ -397,6 +430,11 @@ impl Obstacle {
             9 => Self::Moving { lane },
             10 => Self::Behind { lane, broker, entries },
             11 => Self::NoOtherLeader { lane, broker },
+            12 => Self::BadReplicas { lane, count: entries },
+            13 => Self::SameReplicas { lane },
+            14 => Self::Changing { lane },
+            15 => Self::LeaderLeaves { lane, broker },
+            16 => Self::TooFewStay { lane },
             _ => return Err(MalformedError::new("operate: no such obstacle")),
         };
         check(obstacle.to_wire() == parts, "operate: an obstacle that cannot be")?;
@@ -424,6 +462,20 @@ impl fmt::Display for Obstacle {
             Self::NoOtherLeader { lane, broker } => {
                 write!(f, "nobody but broker {broker} can lead lane {lane} now")
             }
+            Self::BadReplicas { lane, count } => {
+                write!(f, "lane {lane} needs {count} replicas, each on another broker")
+            }
+            Self::SameReplicas { lane } => write!(f, "lane {lane} is on these brokers"),
+            Self::Changing { lane } => {
+                write!(f, "the last change of the replicas of lane {lane} is not over")
+            }
+            Self::LeaderLeaves { lane, broker } => {
+                write!(f, "broker {broker} leads lane {lane}: transfer it first to one that stays")
+            }
+            Self::TooFewStay { lane } => write!(
+                f,
+                "lane {lane} would stand still until the new replicas have copied it: change one at a time"
+            ),
         }
     }
 }

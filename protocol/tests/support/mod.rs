@@ -429,6 +429,12 @@ pub fn operate_drain() -> Operate {
     Operate { operation, check_only: false, timeout_ms: 0 }
 }
 
+pub fn operate_replace() -> Operate {
+    let replicas = vec![BrokerId(3), BrokerId(1), BrokerId(4)];
+    let operation = Operation::Replace { lane: LaneId(7), replicas };
+    Operate { operation, check_only: false, timeout_ms: 0 }
+}
+
 pub fn operate_reply() -> OperateReply {
     OperateReply { result: Ok(78) }
 }
@@ -473,6 +479,7 @@ macro_rules! for_each_table {
         $call!("cluster_status_reply", ClusterStatusReply, support::cluster_status_reply());
         $call!("operate", Operate, support::operate());
         $call!("operate_drain", Operate, support::operate_drain());
+        $call!("operate_replace", Operate, support::operate_replace());
         $call!("operate_reply", OperateReply, support::operate_reply());
         $call!("operate_reply_obstacle", OperateReply, support::operate_reply_obstacle());
     };

@@ -51,13 +51,16 @@ impl State {
     }
 
     pub(super) fn remove_broker(&mut self, id: BrokerId) -> Outcome {
-        let is_used =
-            self.lanes.iter().any(|lane| lane.members().any(|replica| replica.broker == id));
+        let is_used = self.lanes.iter().any(|lane| {
+            let next = lane.next.iter().flat_map(|next| next.iter());
+            lane.members().chain(next).any(|replica| replica.broker == id)
+        });
         match (self.broker_at(id), self.removed.binary_search(&id)) {
             (Ok(at), Err(removed_at)) if !is_used => {
                 Arc::make_mut(&mut self.brokers).remove(at);
                 self.removed.insert(removed_at, id);
                 self.draining.retain(|draining| *draining != id);
+                self.left.retain(|(_, replica)| replica.broker != id);
                 Outcome::Noted
             }
             _ => Outcome::Invalid,
@@ -91,6 +94,7 @@ impl State {
         let are_placed = replicated.all(|lane| {
             self.are_placed(&lane.replicas)
                 && lane.before.as_deref().is_none_or(|before| self.are_placed(before))
+                && lane.next.as_deref().is_none_or(|next| self.are_placed(next))
         });
         let are_draining = self.draining.is_sorted_by(|one, next| one < next)
             && self.draining.iter().all(|id| self.broker_at(*id).is_ok());

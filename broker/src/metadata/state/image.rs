@@ -1,14 +1,15 @@
 //! The state as bytes in a checkpoint entry, and back.
 //!
 //! ```text
-//! crc32c u32 (of all that follows) | format u8 = 5 | tag u8 = 0x49 | 0 u16
+//! crc32c u32 (of all that follows) | format u8 = 6 | tag u8 = 0x49 | 0 u16
 //! version u64 | next_topic u32 | next_partition u32
 //! count u32, count x broker | count u32, count x id u32          the removed brokers
 //! count u32, count x id u32                                      the draining ones
+//! count u32, count x (lane u32, broker u32, directory u16)       where replicas were that left
 //! count u32, count x lane                                        lanes 1, 2, 3, ...
 //! count u32, count x topic | count u32, count x (first u32, count u32)      the deleted partitions
 //! lane:  epoch u64 | leader u32 (0: none) | its position | set | set before (empty: none)
-//!        | move: broker u32 (0: none), number u64, is it to stay u8
+//!        | move: broker u32 (0: none), number u64, is it to stay u8 | next set (empty: none)
 //! topic: id u32 | name | retention_ms u64 | retention_bytes u64 | count u32, count x (first u32, count u32)
 //!        | count u32, count x (lane u32, first_offset u64)
 //! ```
@@ -19,12 +20,13 @@ use std::sync::Arc;
 use corelog_protocol::ids::{BrokerId, LaneId, Offset, PartitionId, TopicId};
 
 use super::State;
+use crate::disk::DirectoryId;
 use crate::metadata::broker::BrokerRecord;
 use crate::metadata::codec::{BadBytes, Reader, Writer};
-use crate::metadata::lane::LaneRecord;
+use crate::metadata::lane::{LaneRecord, LaneReplica};
 use crate::metadata::topic::{Link, PartitionRange, Topic, TopicSettings, is_valid_name};
 
-const IMAGE_FORMAT: u8 = 5;
+const IMAGE_FORMAT: u8 = 6;
 const IMAGE_TAG: u8 = 0x49;
 
 /// No version in an image is greater: commands are counted one by one, so such a one is forged.
@@ -43,6 +45,12 @@ impl State {
         self.removed.iter().for_each(|id| writer.u32(id.0));
         writer.u32(self.draining.len() as u32);
         self.draining.iter().for_each(|id| writer.u32(id.0));
+        writer.u32(self.left.len() as u32);
+        for (lane, replica) in &self.left {
+            writer.u32(lane.0);
+            writer.u32(replica.broker.0);
+            writer.u16(replica.directory.0);
+        }
         writer.u32(self.lanes.len() as u32);
         self.lanes.iter().for_each(|lane| lane.write(&mut writer));
         writer.u32(self.topics.size() as u32);
@@ -85,11 +93,22 @@ impl State {
         state.brokers = Arc::new(reader.list(BrokerRecord::read)?);
         state.removed = reader.list(|reader| reader.u32().map(BrokerId))?;
         state.draining = reader.list(|reader| reader.u32().map(BrokerId))?;
+        state.left = reader.list(|reader| {
+            let lane = LaneId(reader.u32()?);
+            let broker = BrokerId(reader.u32()?);
+            Ok((lane, LaneReplica { broker, directory: DirectoryId(reader.u16()?) }))
+        })?;
         let mut ids = (1..).map(LaneId);
         state.lanes = Arc::new(reader.list(|reader| {
             let id = ids.next().ok_or(BadBytes)?;
             LaneRecord::read(id, reader)
         })?);
+        let is_possible = |(lane, replica): &(LaneId, LaneReplica)| {
+            state.lane(*lane).is_some() && state.are_placed(std::slice::from_ref(replica))
+        };
+        if !state.left.iter().all(is_possible) {
+            return Err(BadBytes);
+        }
         let latest = |lane: &LaneRecord| lane.moving.map_or(0, |moving| moving.number);
         let are_moves_past = state.lanes.iter().all(|lane| latest(lane) <= state.version);
         if !state.are_brokers_possible() || !are_moves_past {

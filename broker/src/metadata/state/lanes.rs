@@ -7,6 +7,7 @@ use corelog_protocol::ids::{BrokerId, Epoch, LaneId, TopicId};
 use corelog_protocol::message::Obstacle;
 
 use super::{Outcome, State};
+use crate::metadata::boot::directory;
 use crate::metadata::lane::{LaneLeader, LaneMoving, LaneRecord, LaneReplica, is_set};
 use crate::replica::Position;
 
@@ -50,6 +51,7 @@ impl State {
         match self.replicated(id) {
             Some(lane) if epoch > lane.epoch => self.change(id, |lane| {
                 lane.epoch = epoch;
+                lane.next = None;
                 // Whom the last leader wanted is still wanted; if that led to nothing, no more.
                 if lane.leader.take().is_none() {
                     lane.moving = None;
@@ -71,7 +73,10 @@ impl State {
                     && to.is_none_or(|to| lane.replica(to).is_some()) =>
             {
                 let moving = to.map(|to| LaneMoving { to, number, is_to_stay: false });
-                self.change(id, |lane| lane.moving = moving)
+                self.change(id, |lane| {
+                    lane.moving = moving;
+                    lane.next = None;
+                })
             }
             _ => Outcome::Invalid,
         }
@@ -121,8 +126,98 @@ impl State {
             lane.epoch == epoch && lane.leader.is_some() && is_moving
         };
         match self.replicated(id).filter(is_it) {
+            // Its leader is in both sets, and leads on if it can.
+            Some(LaneRecord { next: Some(next), .. }) => {
+                let next = Arc::clone(next);
+                self.note_who_leaves(id, &next);
+                self.change(id, |lane| {
+                    lane.epoch = epoch.next();
+                    lane.leader = None;
+                    lane.next = None;
+                    lane.before = Some(std::mem::replace(&mut lane.replicas, next));
+                })
+            }
             Some(_) => self.enter(id, epoch.next()),
             None => Outcome::Invalid,
+        }
+    }
+
+    /// What keeps the lane from being on these brokers, as far as the metadata tells.
+    pub fn obstacle_to_replace(&self, id: LaneId, brokers: &[BrokerId]) -> Option<Obstacle> {
+        let Some(lane) = self.lane(id) else { return Some(Obstacle::UnknownLane { lane: id }) };
+        if !lane.is_replicated() {
+            return Some(Obstacle::NotReplicated { lane: id });
+        }
+        if let Some(broker) = brokers.iter().copied().find(|it| self.broker(*it).is_none()) {
+            return Some(Obstacle::UnknownBroker { broker });
+        }
+        let is_twice = |at: usize| brokers[..at].contains(&brokers[at]);
+        let count = lane.replicas.len();
+        if brokers.len() != count || (0..count).any(is_twice) {
+            return Some(Obstacle::BadReplicas { lane: id, count: count as u64 });
+        }
+        if brokers.iter().all(|it| lane.replica(*it).is_some()) {
+            return Some(Obstacle::SameReplicas { lane: id });
+        }
+        let Some(leader) = lane.leader_id() else { return Some(Obstacle::NotLed { lane: id }) };
+        if lane.before.is_some() {
+            return Some(Obstacle::Changing { lane: id });
+        }
+        if lane.moving.is_some() {
+            return Some(Obstacle::Moving { lane: id });
+        }
+        (!brokers.contains(&leader)).then_some(Obstacle::LeaderLeaves { lane: id, broker: leader })
+    }
+
+    fn note_who_leaves(&mut self, id: LaneId, next: &[LaneReplica]) {
+        let Some(lane) = self.lane(id) else { return };
+        let leaves = |it: &&LaneReplica| next.iter().all(|stays| stays.broker != it.broker);
+        let leaving: Vec<LaneReplica> = lane.replicas.iter().filter(leaves).copied().collect();
+        for replica in leaving {
+            self.left.retain(|(lane, it)| *lane != id || it.broker != replica.broker);
+            self.left.push((id, replica));
+        }
+    }
+
+    /// The replicas of the lane on these brokers. Of each broker always on the same disk: one that was here before goes
+    /// on from what it promised and has there.
+    pub fn replicas_on(&self, id: LaneId, brokers: &[BrokerId]) -> Option<Arc<[LaneReplica]>> {
+        let lane = self.lane(id)?;
+        let place = |broker: &BrokerId| match lane.replica(*broker) {
+            Some(replica) => Some(*replica),
+            None => {
+                let mut left = self.left.iter().filter(|(lane, _)| *lane == id);
+                let directory = match left.find(|(_, it)| it.broker == *broker) {
+                    Some((_, was)) => was.directory,
+                    None => directory(self.broker(*broker)?, id.0 - 1),
+                };
+                Some(LaneReplica { broker: *broker, directory })
+            }
+        };
+        brokers.iter().map(place).collect()
+    }
+
+    /// A move of the leader to itself, with other replicas, begins.
+    pub(super) fn replace_replicas(
+        &mut self,
+        id: LaneId,
+        epoch: Epoch,
+        replicas: &Arc<[LaneReplica]>,
+    ) -> Outcome {
+        let brokers: Vec<BrokerId> = replicas.iter().map(|replica| replica.broker).collect();
+        if let Some(obstacle) = self.obstacle_to_replace(id, &brokers) {
+            return Outcome::Obstructed(obstacle);
+        }
+        if !self.are_placed(replicas) {
+            return Outcome::Invalid;
+        }
+        let number = self.version;
+        match self.lane(id).and_then(|lane| Some((lane.epoch, lane.leader_id()?))) {
+            Some((present, to)) if present == epoch => self.change(id, |lane| {
+                lane.moving = Some(LaneMoving { to, number, is_to_stay: false });
+                lane.next = Some(Arc::clone(replicas));
+            }),
+            _ => Outcome::Obstructed(Obstacle::NotLed { lane: id }),
         }
     }
 
@@ -172,10 +267,12 @@ impl State {
         let is_set = is_set(replicas) && replicas.len() > 1 && self.are_placed(replicas);
         match self.replicated(id) {
             Some(lane) if epoch > lane.epoch && lane.before.is_none() && is_set => {
+                self.note_who_leaves(id, replicas);
                 self.change(id, |lane| {
                     lane.epoch = epoch;
                     lane.leader = None;
                     lane.moving = None;
+                    lane.next = None;
                     let before = std::mem::replace(&mut lane.replicas, Arc::clone(replicas));
                     lane.before = Some(before);
                 })
@@ -404,6 +501,87 @@ pub(super) mod tests {
         state.apply(&lead(2, 2));
         assert_eq!((lane(&state), order(&state)), ((2, Some(2)), vec![2, 3, 1]));
         assert_eq!(State::from_image(&state.image()), Ok(state));
+    }
+
+    #[test]
+    fn other_replicas_come_by_a_move_of_the_leader_to_itself() {
+        let mut state = cluster(4);
+        assert_eq!(lane(&state), (1, Some(3)));
+        let replace = |epoch, brokers: &[u32]| Command::LaneReplace {
+            lane: LANE,
+            epoch: Epoch(epoch),
+            replicas: set(brokers),
+        };
+        let broker = BrokerId(3);
+        for (command, obstacle) in [
+            (replace(1, &[3, 4]), Obstacle::BadReplicas { lane: LANE, count: 3 }),
+            (replace(1, &[3, 2, 1]), Obstacle::SameReplicas { lane: LANE }),
+            (replace(1, &[1, 2, 4]), Obstacle::LeaderLeaves { lane: LANE, broker }),
+            (replace(1, &[3, 2, 9]), Obstacle::UnknownBroker { broker: BrokerId(9) }),
+            (replace(2, &[3, 2, 4]), Obstacle::NotLed { lane: LANE }),
+        ] {
+            assert_comes_to(&mut state, &command, Outcome::Obstructed(obstacle));
+        }
+        let old = Arc::clone(&state.lane(LANE).unwrap().replicas);
+        assert_eq!(state.apply(&replace(1, &[3, 2, 4])), Outcome::Noted);
+        let record = state.lane(LANE).unwrap();
+        assert_eq!((&record.replicas, &record.next), (&old, &Some(set(&[3, 2, 4]))));
+        assert_eq!(State::from_image(&state.image()).as_ref(), Ok(&state));
+        let moving = record.moving.expect("from the leader to itself");
+        assert_eq!(moving.to, broker);
+        // Whoever is to come is needed, also if it has nothing yet.
+        assert_refused(&mut state, &Command::BrokerRemove { id: BrokerId(4) });
+        // Taken back, or passed over by an epoch without it, nothing of it stays.
+        for command in [Command::LaneMove { lane: LANE, epoch: Epoch(1), to: None }, enter(2)] {
+            let mut other = state.clone();
+            assert_eq!(other.apply(&command), Outcome::Noted);
+            let record = other.lane(LANE).unwrap();
+            assert_eq!((&record.replicas, &record.next, &record.before), (&old, &None, &None));
+            assert_eq!(State::from_image(&other.image()), Ok(other));
+        }
+        let (epoch, number) = (Epoch(1), moving.number);
+        assert_eq!(
+            state.apply(&Command::LaneHandOver { lane: LANE, epoch, number }),
+            Outcome::Noted
+        );
+        let record = state.lane(LANE).unwrap();
+        assert_eq!((&record.replicas, &record.before), (&set(&[3, 2, 4]), &Some(old)));
+        assert_eq!((lane(&state), record.favored(), &record.next), ((2, None), broker, &None));
+        assert_eq!(State::from_image(&state.image()).as_ref(), Ok(&state));
+        assert_refused(&mut state, &lead(2, 1));
+        state.apply(&lead(2, 3));
+        let changing = Outcome::Obstructed(Obstacle::Changing { lane: LANE });
+        assert_comes_to(&mut state, &replace(2, &[3, 2, 1]), changing);
+        state.apply(&settled(2));
+        assert_eq!(state.apply(&replace(2, &[3, 2, 1])), Outcome::Noted);
+    }
+
+    #[test]
+    fn a_replica_that_comes_back_is_on_the_disk_on_which_it_was() {
+        let mut state = cluster(4);
+        let on = |state: &State, brokers: &[u32]| -> Vec<(u32, u16)> {
+            let brokers: Vec<BrokerId> = brokers.iter().copied().map(BrokerId).collect();
+            let set = state.replicas_on(LANE, &brokers).expect("all are known");
+            set.iter().map(|it| (it.broker.0, it.directory.0)).collect()
+        };
+        let is_new = on(&state, &[3, 2, 4]);
+        // On the other of its two disks than a new one would be.
+        let other = DirectoryId(1 - is_new[2].1);
+        let fourth = LaneReplica { broker: BrokerId(4), directory: other };
+        let mut with = set(&[3, 2, 4]).to_vec();
+        with[2] = fourth;
+        let change = |epoch, replicas: Arc<[LaneReplica]>| Command::LaneReplicas {
+            lane: LANE,
+            epoch: Epoch(epoch),
+            replicas,
+        };
+        state.apply(&change(2, with.into()));
+        state.apply(&lead(2, 3));
+        state.apply(&settled(2));
+        assert_eq!(state.apply(&change(3, set(&[3, 2, 1]))), Outcome::Noted);
+        let read = State::from_image(&state.image()).expect("as it was written");
+        assert_eq!(read, state);
+        assert_eq!(on(&read, &[3, 2, 4])[2], (4, other.0));
     }
 
     #[test]

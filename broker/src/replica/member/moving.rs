@@ -31,7 +31,9 @@ impl Replica {
         let Phase::Leading(leader) = &self.phase else { return };
         let Some((to, number)) = self.moving_in(leader.epoch) else { return };
         let end = log.next_lsn();
-        let has_all = leader.followers.iter().any(|it| it.broker == to && it.durable == end);
+        // To itself, if the lane gets other replicas.
+        let has_all =
+            to == self.me || leader.followers.iter().any(|it| it.broker == to && it.durable == end);
         let is_news = self.handed_over != Some(number);
         if is_news && has_all && leader.committed == end && log.has().end == end {
             self.handed_over = Some(number);

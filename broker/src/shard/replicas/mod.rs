@@ -93,6 +93,25 @@ impl LaneLog for Log {
 }
 
 impl Seat {
+    /// The lane goes: nothing that waits is taken any more.
+    pub fn part(&mut self, memory: &mut impl Memory) {
+        self.restart = None;
+        self.base = None;
+        self.begins = None;
+        for copied in self.inbox.drain(..) {
+            memory.release(copied.piece.slot);
+        }
+    }
+
+    /// Closes the file of the vote, if nothing is being written to it.
+    pub fn close<M: Memory>(&mut self, cx: &mut Cx<'_, M>, ops: &mut crate::log::OpIds) {
+        self.vote.close(cx, ops);
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.vote.is_closed()
+    }
+
     /// Whether batches are taken here now.
     pub fn is_taking(&self) -> bool {
         self.replica.as_ref().is_some_and(Replica::takes_batches)
@@ -152,6 +171,8 @@ impl Shard {
         let Some(seat) = &mut self.lanes[lane].seat else { return };
         match seat.vote.on_done(cx, &mut self.ops, done) {
             VoteNews::None => {}
+            // The lane went before its vote was read.
+            VoteNews::Known { .. } if self.is_parted(lane) => {}
             VoteNews::Known { vote, is_fresh } => {
                 let replica = Replica::new(self.lanes[lane].id, self.config.broker, vote);
                 if let Some(seat) = &mut self.lanes[lane].seat {
@@ -356,6 +377,11 @@ impl Shard {
 
     /// Time has passed: what may have been lost is said again.
     pub(super) fn tick_replicas<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
+        if self.has_parted() {
+            self.close_parted(cx);
+            // One of them may have come back.
+            self.adopt_lanes(cx);
+        }
         self.beat(cx);
         self.offer_lanes(cx);
         for lane in 0..self.lanes.len() {

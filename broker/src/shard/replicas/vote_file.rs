@@ -224,6 +224,11 @@ impl VoteFile {
         VoteNews::Failed
     }
 
+    /// Nothing is under way, and nothing will be.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.step, Step::New | Step::Closed | Step::Failed)
+    }
+
     /// Closes the file if nothing is under way. True when there is nothing left to wait for.
     pub fn close<M: Memory>(&mut self, cx: &mut Cx<'_, M>, ops: &mut OpIds) -> bool {
         match self.step {

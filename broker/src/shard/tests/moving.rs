@@ -28,7 +28,12 @@ struct Story {
 impl Story {
     /// Three brokers with a topic that has a partition in each of three lanes.
     fn new() -> Self {
-        let mut cluster = Cluster::new(3);
+        Self::of(3)
+    }
+
+    /// The same of more brokers.
+    fn of(brokers: usize) -> Self {
+        let mut cluster = Cluster::new(brokers);
         cluster.pass(Nanos::from_secs(3));
         let client = cluster.world(0).client(0);
         let settings =
@@ -65,7 +70,7 @@ impl Story {
             let member = &self.cluster.brokers[*at];
             member.is_alive && member.world.nodes[0].shard.is_leading_metadata()
         };
-        (0..3).find(leads).expect("somebody leads")
+        (0..self.cluster.brokers.len()).find(leads).expect("somebody leads")
     }
 
     /// Asks this broker for an operation, as a user does.
@@ -438,4 +443,107 @@ fn the_cluster_is_told_by_any_broker_also_without_a_leader_of_the_metadata() {
     assert_eq!(status.broker(number(gone)).unwrap().is_alive, None);
     assert!(status.lanes.iter().all(|lane| !lane.is_serving));
     assert_eq!(status.brokers.len(), 3);
+}
+
+#[test]
+fn a_lane_is_put_on_another_broker_under_load_and_back_again() {
+    let mut story = Story::of(4);
+    story.go_on(25);
+    let (_, lane) = story.partitions[0];
+    story.only(lane);
+    let before = story.lane(lane);
+    let old: Vec<BrokerId> = before.replicas.iter().map(|replica| replica.broker).collect();
+    let leader = before.leader_id().expect("it is led");
+    let joins = (0..4).map(number).find(|id| !old.contains(id)).expect("it is on three of four");
+    let leaves = *old.iter().find(|id| **id != leader).unwrap();
+    let stays = *old.iter().find(|id| **id != leader && **id != leaves).unwrap();
+    let at = |id: BrokerId| id.0 as usize - 1;
+    let position =
+        |story: &Story, id| story.cluster.brokers[at(id)].world.nodes[0].shard.lane_position(lane);
+    let replace = |replicas: [BrokerId; 3]| Operation::Replace { lane, replicas: replicas.into() };
+    let keeper = story.keeper();
+    for (replicas, obstacle) in [
+        ([leader, stays, leader], Obstacle::BadReplicas { lane, count: 3 }),
+        ([stays, leaves, leader], Obstacle::SameReplicas { lane }),
+        ([leaves, stays, joins], Obstacle::LeaderLeaves { lane, broker: leader }),
+        ([leader, stays, BrokerId(9)], Obstacle::UnknownBroker { broker: BrokerId(9) }),
+    ] {
+        assert_eq!(story.ask(keeper, replace(replicas), false), Err(obstacle));
+    }
+    // Nobody but the leader keeps up: with the new one the lane would have to wait for a copy.
+    story.cluster.cut(at(leader), at(stays));
+    story.go_on(15);
+    let change = replace([leader, stays, joins]);
+    let refused = story.ask(keeper, change.clone(), false);
+    assert!(matches!(refused, Err(Obstacle::Behind { .. })), "{refused:?}");
+    story.cluster.mend(at(leader), at(stays));
+    story.go_on(30);
+    assert_eq!(position(&story, joins), None);
+    assert_eq!(story.ask(keeper, change.clone(), true), Ok(0));
+    assert_eq!(story.lane(lane).next, None);
+    let epoch = story.lane(lane).epoch;
+    story.operate(change);
+    story.go_on(60);
+    let record = story.lane(lane);
+    let now: Vec<BrokerId> = record.replicas.iter().map(|replica| replica.broker).collect();
+    assert_eq!((now, record.before.clone()), (vec![leader, stays, joins], None));
+    assert_eq!((record.leader_id(), record.epoch), (Some(leader), epoch.next()));
+    assert_eq!(position(&story, leaves), None, "it has parted with the lane");
+    assert_eq!(position(&story, joins), position(&story, leader), "it has everything");
+    // Without the third one nothing is committed but by the one that came.
+    story.cluster.kill(at(stays));
+    story.go_on(40);
+    story.check();
+    story.cluster.restart(at(stays));
+    story.go_on(40);
+    // Who was here before goes on from what it has.
+    story.operate(replace([leader, leaves, joins]));
+    story.go_on(60);
+    assert_eq!(position(&story, stays), None);
+    assert_eq!(position(&story, leaves), position(&story, leader));
+    story.cluster.kill(at(joins));
+    story.go_on(40);
+    story.check();
+}
+
+#[test]
+fn a_change_of_the_set_survives_restarts_of_those_who_leave_and_come() {
+    let mut story = Story::of(4);
+    story.go_on(25);
+    let (_, lane) = story.partitions[0];
+    story.only(lane);
+    let before = story.lane(lane);
+    let old: Vec<BrokerId> = before.replicas.iter().map(|replica| replica.broker).collect();
+    let leader = before.leader_id().expect("it is led");
+    let joins = (0..4).map(number).find(|id| !old.contains(id)).expect("it is on three of four");
+    let leaves = *old.iter().find(|id| **id != leader).unwrap();
+    let stays = *old.iter().find(|id| **id != leader && **id != leaves).unwrap();
+    let at = |id: BrokerId| id.0 as usize - 1;
+    // The new one is there, and hears nothing of the leader: the change comes about without it.
+    story.cluster.cut(at(leader), at(joins));
+    story.go_on(5);
+    let keeper = story.keeper();
+    let change = Operation::Replace { lane, replicas: vec![leader, stays, joins] };
+    if story.ask(keeper, change, false).is_err() {
+        // The leader of the metadata is the one that does not hear it.
+        return;
+    }
+    story.go_on(30);
+    assert_eq!(story.lane(lane).before, None);
+    for id in [joins, leaves] {
+        story.cluster.kill(at(id));
+        story.go_on(10);
+        story.cluster.restart(at(id));
+        story.go_on(10);
+    }
+    story.cluster.mend(at(leader), at(joins));
+    story.go_on(60);
+    let shard = |story: &Story, id: BrokerId| {
+        story.cluster.brokers[at(id)].world.nodes[0].shard.lane_position(lane)
+    };
+    assert_eq!(shard(&story, leaves), None);
+    assert_eq!(shard(&story, joins), shard(&story, leader));
+    story.cluster.kill(at(leader));
+    story.go_on(60);
+    assert!(story.leader(lane).is_some_and(|leads| leads != at(leader)));
 }

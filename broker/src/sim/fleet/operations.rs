@@ -2,7 +2,7 @@
 //! run nothing else moves lanes, and nothing that was acknowledged may be lost, at any level.
 
 use corelog::engine::{AdminReply, AdminRequest, RequestId};
-use corelog::{BrokerId, Error, LaneId, Operation, Standing, standing};
+use corelog::{BrokerId, Error, LaneStatus, Operation, Standing, standing};
 
 use super::World;
 use super::clients::Role;
@@ -12,7 +12,7 @@ use super::clients::Role;
 pub struct Operator {
     request: Option<RequestId>,
     /// As the last status told.
-    lanes: u32,
+    lanes: Vec<LaneStatus>,
     asked: Option<(Operation, bool)>,
     /// Begun in this version of the metadata.
     begun: Option<(Operation, u64)>,
@@ -30,14 +30,20 @@ impl World {
         }
         let broker = BrokerId(1 + self.random.below(brokers) as u32);
         let is_begun = operator.begun.is_some();
-        let request = match self.random.below(8) {
-            _ if operator.lanes == 0 || (is_begun && self.random.chance(3, 4)) => None,
-            0 | 1 => None,
-            2..=5 => {
-                let lane = LaneId(1 + self.random.below(u64::from(operator.lanes)) as u32);
-                Some(Operation::Transfer { lane, to: broker })
+        let lane = self.random.below(operator.lanes.len().max(1) as u64) as usize;
+        let request = match (self.random.below(8), operator.lanes.get(lane)) {
+            (0 | 1, _) | (_, None) => None,
+            _ if is_begun && self.random.chance(3, 4) => None,
+            // Another one in the place of any but the leader.
+            (2 | 3, Some(lane)) if lane.replicas.len() < self.plan.brokers => {
+                let mut replicas: Vec<BrokerId> =
+                    lane.replicas.iter().map(|it| it.broker).collect();
+                let leaves = self.random.below(replicas.len() as u64) as usize;
+                replicas[leaves] = broker;
+                Some(Operation::Replace { lane: lane.lane, replicas })
             }
-            6 => Some(Operation::Drain { broker }),
+            (2..=5, Some(lane)) => Some(Operation::Transfer { lane: lane.lane, to: broker }),
+            (6, _) => Some(Operation::Drain { broker }),
             _ => Some(Operation::Undrain { broker }),
         };
         let check_only = self.random.chance(1, 8);
@@ -66,7 +72,7 @@ impl World {
             (Ok(AdminReply::Operated(_)), _) => "operations asked about and possible",
             (Err(Error::Obstructed(_)), _) => "operations obstructed",
             (Ok(AdminReply::Cluster(status)), _) => {
-                operator.lanes = status.lanes.len() as u32;
+                operator.lanes.clone_from(&status.lanes);
                 let begun = operator.begun.take_if(|(_, version)| *version <= status.version);
                 match begun
                     .map(|(operation, version)| (standing(&operation, &status), operation, version))
@@ -97,6 +103,7 @@ fn begun_name(operation: &Operation) -> &'static str {
         Operation::Transfer { .. } => "transfers begun",
         Operation::Drain { .. } => "drains begun",
         Operation::Undrain { .. } => "drains ended",
+        Operation::Replace { .. } => "changes of replicas begun",
     }
 }
 
@@ -105,5 +112,6 @@ fn done_name(operation: &Operation) -> &'static str {
         Operation::Transfer { .. } => "transfers done",
         Operation::Drain { .. } => "drains done",
         Operation::Undrain { .. } => "drains seen to have ended",
+        Operation::Replace { .. } => "changes of replicas done",
     }
 }
