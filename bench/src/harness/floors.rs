@@ -219,7 +219,10 @@ fn rate_of(window: Duration, work: impl Fn(&[u8], &mut [u8]) -> u64) -> f64 {
     let (begin, mut sum) = (Instant::now(), 0_u64);
     while begin.elapsed() < window {
         for _ in 0..16 {
-            std::hint::black_box(work(std::hint::black_box(&bytes), &mut target));
+            std::hint::black_box(work(
+                std::hint::black_box(&bytes),
+                std::hint::black_box(&mut target),
+            ));
             sum += bytes.len() as u64;
         }
     }
