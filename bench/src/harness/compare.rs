@@ -62,6 +62,8 @@ struct Report<'a> {
     began_unix_seconds: u64,
     host: &'a Host,
     steal_percent: f64,
+    /// How many of the measurements the machine disturbed, in words.
+    quiet: &'a str,
     lines: &'a [Line],
     conclusion: &'a str,
 }
@@ -85,6 +87,7 @@ pub fn run(settings: &Settings, target: &Target, out: &Path) -> io::Result<bool>
     let figures = figures(a.scenario.schedule.is_open());
     let mut pairs: Vec<Vec<(f64, f64)>> = vec![Vec::new(); figures.len()];
     let mut is_clean = true;
+    let mut disturbed = 0;
     // The first pair warms both up, and counts nowhere.
     for round in 0..=settings.rounds {
         let mut measured = [None, None];
@@ -93,6 +96,7 @@ pub fn run(settings: &Settings, target: &Target, out: &Path) -> io::Result<bool>
         for at in order {
             let one = sessions[at].measure(&sides[at].scenario, &Nobody)?;
             is_clean &= one.verdict.is_clean();
+            disturbed += usize::from(is_disturbed(&sides[at].scenario, &one));
             measured[at] = Some(one);
         }
         let [Some(first), Some(second)] = &measured else { continue };
@@ -119,7 +123,8 @@ pub fn run(settings: &Settings, target: &Target, out: &Path) -> io::Result<bool>
     }
     println!("\n{}", table.show());
     println!("{} pairs of {} s in turns; {conditions}", settings.rounds, settings.seconds);
-    println!("{conclusion}");
+    let quiet = quiet(disturbed, 2 * (settings.rounds + 1));
+    println!("{quiet}\n{conclusion}");
     let host = Host::look(sessions[0].folder());
     let report = Report {
         a: &a.name,
@@ -129,6 +134,7 @@ pub fn run(settings: &Settings, target: &Target, out: &Path) -> io::Result<bool>
         began_unix_seconds: began,
         host: &host,
         steal_percent: conditions.steal_percent,
+        quiet: &quiet,
         lines: &lines,
         conclusion: &conclusion,
     };
@@ -140,6 +146,23 @@ pub fn run(settings: &Settings, target: &Target, out: &Path) -> io::Result<bool>
         println!("FAILED: messages were lost, doubled, out of order or changed.");
     }
     Ok(is_clean)
+}
+
+/// By the bounds of the scenario, as for a run alone.
+fn is_disturbed(scenario: &Scenario, measured: &Measured) -> bool {
+    let bounds = &scenario.bounds;
+    measured.conditions.steal_percent > bounds.steal_percent
+        || measured.others_percent.is_some_and(|percent| percent > bounds.others_percent)
+        || measured.jitter.p99 > bounds.jitter_us * 1_000
+}
+
+fn quiet(disturbed: usize, all: usize) -> String {
+    match disturbed * 5 > all {
+        true => format!(
+            "DISTURBED by the machine in {disturbed} of {all} measurements: a small difference is not found so."
+        ),
+        false => format!("Quiet machine in all but {disturbed} of {all} measurements."),
+    }
 }
 
 struct Side {
@@ -235,7 +258,8 @@ fn conclusion(lines: &[Line]) -> String {
 
 fn render(report: &Report<'_>) -> String {
     let mut body = format!(
-        "<h1>A and B</h1>\n<p class=\"banner\"><b>{}</b></p>\n",
+        "<p class=\"banner\">{}</p>\n<h1>A and B</h1>\n<p class=\"banner\"><b>{}</b></p>\n",
+        page::escape(report.quiet),
         page::escape(report.conclusion)
     );
     let _ = write!(
