@@ -394,14 +394,31 @@ impl Shard {
     pub(super) fn fail_keeper<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
         let Some(keeper) = &mut self.keeper else { return };
         keeper.is_failed = true;
+        let unknown = Refusal::new(ErrorCode::StorageFailed, "the data directory failed meanwhile");
+        self.leave_group(cx, METADATA_LOST, unknown);
+    }
+
+    /// The broker stops, and the log of the metadata has: the group could write nothing any more, and a leader that
+    /// goes on to speak would keep the others from choosing another one.
+    pub(super) fn retire_keeper<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
+        let is_over = self.keeper.as_ref().is_some_and(|keeper| keeper.group.is_some())
+            && self.lanes[LANE].state == LaneState::Stopped;
+        if is_over {
+            let unknown = Refusal::new(ErrorCode::OutcomeUnknown, "the broker stopped meanwhile");
+            self.leave_group(cx, super::replies::STOPPING, unknown);
+        }
+    }
+
+    /// Takes no more part. What is not proposed is refused, and of the rest nobody knows what becomes of it.
+    fn leave_group<M: Memory>(&mut self, cx: &mut Cx<'_, M>, refusal: Refusal, unknown: Refusal) {
+        let Some(keeper) = &mut self.keeper else { return };
         keeper.group = None;
         keeper.records = Records::default();
         let queue = std::mem::take(&mut keeper.queue);
         let proposed = std::mem::take(&mut keeper.proposed);
         for (asker, _) in queue {
-            self.refuse_change(cx, asker, METADATA_LOST);
+            self.refuse_change(cx, asker, refusal);
         }
-        let unknown = Refusal::new(ErrorCode::StorageFailed, "the data directory failed meanwhile");
         for (_, proposer) in proposed {
             if let Proposer::Asker(asker) = proposer {
                 self.refuse_change(cx, asker, unknown);

@@ -85,6 +85,7 @@ impl Shard {
         if stopping.is_over {
             return;
         }
+        self.retire_keeper(cx);
         let are_logs_stopped =
             self.lanes.iter().all(|lane| lane.state == LaneState::Stopped) && self.close_votes(cx);
         let Some(stopping) = &self.stopping else { return };

@@ -9,6 +9,7 @@ use corelog_protocol::message::{
 
 use super::world::Client;
 use crate::metadata::State;
+use crate::shard::event::Event;
 use crate::sim::cluster::{Cluster, number};
 use crate::time::Nanos;
 
@@ -181,6 +182,19 @@ fn a_change_whose_leader_is_lost_may_have_been_made() {
     cluster.world(first).is_disk_held = false;
     cluster.mend(first, other);
     assert_eq!(refusal(&mut cluster, broker, client), ErrorCode::OutcomeUnknown);
+}
+
+#[test]
+fn a_leader_that_nobody_hears_stops_without_waiting_for_a_quorum() {
+    let mut cluster = begun();
+    let first = leader(&cluster).unwrap();
+    let others = (0..3).filter(|&at| at != first).collect::<Vec<_>>();
+    others.iter().for_each(|&other| cluster.kill(other));
+    let client = ask(&mut cluster, first, &create("perhaps"));
+    cluster.world(first).tell(0, Event::Stop);
+    cluster.pass(Nanos::from_millis(200));
+    assert!(cluster.brokers[first].world.nodes[0].is_stopped);
+    assert_eq!(refusal(&mut cluster, first, client), ErrorCode::OutcomeUnknown);
 }
 
 #[test]
