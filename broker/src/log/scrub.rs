@@ -1,4 +1,5 @@
-//! The scrub: a slow walk through the sealed segments, over and over, that compares every entry with its checksum. What
+//! The scrub: a slow walk through the sealed segments, over and over, that compares every entry with its checksum. (The
+//! active one is walked through only after a reader has met damage in it: a start reads it anyway.) What
 //! lies on a disk unread may rot unread, until the other copies have rotted, too. It reads as a follower would, gives what it
 //! has read back at once, and is no faster than configured. What it finds is told like any other damage
 //! ([`Log::has`], `LogEvent::Damaged`).
@@ -33,7 +34,8 @@ impl Log {
     }
 
     pub(super) fn scrub_deadline(&self) -> Option<Monotonic> {
-        let is_due = self.is_scrubbing() && self.scrub.reading.is_none() && !self.sealed.is_empty();
+        let has_any = !self.sealed.is_empty() || self.scrub.hurries_to.is_some();
+        let is_due = self.is_scrubbing() && self.scrub.reading.is_none() && has_any;
         is_due.then_some(self.scrub.due)
     }
 
@@ -44,8 +46,11 @@ impl Log {
         }
         let next = self.scrub.next;
         let mut held = self.sealed.iter().filter(|sealed| sealed.end_lsn > sealed.first_lsn);
-        let first_lsn = match held.find(|sealed| sealed.end_lsn.min(self.durable_end) > next) {
-            Some(sealed) => sealed.first_lsn,
+        let sealed = held.find(|sealed| sealed.end_lsn.min(self.durable_end) > next);
+        let hurries = self.scrub.hurries_to.is_some_and(|end| end > next);
+        let active = self.active_first_lsn().filter(|_| hurries && next < self.durable_end);
+        let first_lsn = match sealed.map(|sealed| sealed.first_lsn).or(active) {
+            Some(first_lsn) => first_lsn,
             None => {
                 let oldest = self.sealed.iter().find(|it| it.end_lsn > it.first_lsn);
                 self.scrub.next = oldest.map_or(Lsn(0), |oldest| oldest.first_lsn);
@@ -109,10 +114,13 @@ impl Log {
         if !self.config.replicated {
             return;
         }
-        let Some(sealed) = self.sealed.iter().find(|sealed| sealed.sequence == sequence) else {
-            return;
+        let sealed = self.sealed.iter().find(|sealed| sealed.sequence == sequence);
+        let active = self.active.as_ref().filter(|active| active.sequence == sequence);
+        let (first, end) = match (sealed, active) {
+            (Some(sealed), _) => (sealed.first_lsn, sealed.end_lsn.min(self.durable_end)),
+            (None, Some(active)) => (active.first_lsn, self.durable_end),
+            (None, None) => return,
         };
-        let (first, end) = (sealed.first_lsn, sealed.end_lsn.min(self.durable_end));
         let is_known = self.unreadable.is_some_and(|lsn| first <= lsn && lsn < end);
         if end > first && !is_known {
             self.scrub.next = first;

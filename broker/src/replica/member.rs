@@ -321,6 +321,13 @@ impl Replica {
         false
     }
 
+    /// It leads, and somebody else says that it has everything that is committed.
+    pub fn is_whole_elsewhere(&self) -> bool {
+        self.leading().is_some_and(|leader| {
+            leader.followers.iter().any(|other| other.durable >= leader.committed)
+        })
+    }
+
     /// Something that was durable here cannot be read any more. A leader lets another one lead that has it all; a follower
     /// cuts its log there, and is sent again what lies above. Until that is durable it tells of what it had.
     ///
@@ -328,9 +335,8 @@ impl Replica {
     pub fn on_damaged(&mut self, log: &impl LaneLog, now: Monotonic) -> bool {
         let (has, Some(bad_end)) = (log.has(), log.bad_end()) else { return false };
         match &self.phase {
-            Phase::Leading(leader) => {
-                let needed = leader.committed;
-                let is_elsewhere = leader.followers.iter().any(|other| other.durable >= needed);
+            Phase::Leading(_) => {
+                let is_elsewhere = self.is_whole_elsewhere();
                 if is_elsewhere {
                     self.resign();
                 }

@@ -305,6 +305,9 @@ impl Shard {
             Read::Corrupt { .. } if is_planted(Bug::CorruptRangeUnsaid) => {
                 self.found(id, partition, Ok(bounds), 0, None);
             }
+            Read::Corrupt { .. } if self.is_read_elsewhere(cx, partition) => {
+                self.found_error(id, partition, ErrorCode::NotLeader, bounds, None);
+            }
             Read::Corrupt { from, to } => {
                 let range = Some(from..to).filter(|range| range.start < range.end);
                 self.found_error(id, partition, ErrorCode::RangeCorrupt, bounds, range);
@@ -317,6 +320,16 @@ impl Shard {
             }
             Read::Waiting(_) | Read::Busy => unreachable!("handled where the lane is known"),
         }
+    }
+
+    /// Something of the partition is damaged here, and another broker is to lead it, which has it whole.
+    fn is_read_elsewhere<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        partition: PartitionId,
+    ) -> bool {
+        let lane = self.partitions.get(partition).map(|local| usize::from(local.lane));
+        lane.is_some_and(|lane| self.gives_way(cx, lane))
     }
 
     fn found_error(

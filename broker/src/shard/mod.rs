@@ -210,6 +210,11 @@ impl Shard {
         lane.seat.is_some().then(|| lane.log.has())
     }
 
+    /// Every lane here can tell all that it may have acknowledged: nothing of it is known to be torn or damaged.
+    pub fn are_logs_whole(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.log.bad_end().is_none())
+    }
+
     /// The metadata as this shard sees it.
     pub fn view(&self) -> &Arc<View> {
         &self.view

@@ -101,3 +101,20 @@ fn damage_that_a_reader_meets_is_found_without_a_scrub() {
     rig.stop();
     leader.stop();
 }
+
+#[test]
+fn damage_in_the_segment_that_is_written_is_found_by_a_reader_too() {
+    let (mut leader, mut rig) = followed(0);
+    rig.log.set_committed(Lsn(1 << 40));
+    let lsn = rig.log.active_first_lsn().expect("it is running");
+    assert!(lsn < rig.log.next_lsn(), "it has something");
+    // The first entry of all is no batch.
+    let tag = lsn.0 - 1;
+    rot(&mut rig, tag as u32);
+    let read = rig.read(P, tag, 1_000);
+    assert!(matches!(read, Err(Read::Corrupt { .. })), "{read:?}");
+    rig.pass(1);
+    assert_eq!((damaged(&rig), rig.log.has()), (vec![lsn], position(1, lsn.0)));
+    rig.stop();
+    leader.stop();
+}

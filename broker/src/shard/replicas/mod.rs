@@ -286,6 +286,20 @@ impl Shard {
         self.counters.repairs += u64::from(is_repaired);
     }
 
+    /// A reader has met damage. True if the lane is to be led by another broker, which has it whole: then nobody has to be
+    /// told of the damage.
+    pub(super) fn gives_way<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize) -> bool {
+        let mut gives_way = false;
+        self.with_replica(cx, lane, |replica, log, now| {
+            gives_way = replica.is_whole_elsewhere();
+            if gives_way && log.is_damaged() {
+                // It was found before there was anybody to lead.
+                replica.on_damaged(log, now);
+            }
+        });
+        gives_way
+    }
+
     /// The log takes entries again.
     pub(super) fn on_replica_room<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize) {
         if let Some(seat) = &self.lanes[lane].seat {

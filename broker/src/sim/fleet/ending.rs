@@ -11,6 +11,7 @@ use corelog::engine::{
 use corelog_protocol::ids::Offset;
 
 use super::clients::{Role, topic_name};
+use super::machine::Machine;
 use super::plan::{CutStyle, CutWay, Left};
 use super::{Action, World, check};
 use crate::sim::check::history::{PartitionRef, ReadBack};
@@ -19,8 +20,10 @@ use crate::sim::trace::Violation;
 const TICK: u64 = 20_000_000;
 /// I14: with a majority there and nothing in the way, every lane takes writes within this.
 const PROGRESS: u64 = 5_000_000_000;
-/// In which a torn tail is replaced, if there is somebody who has what it lacks.
-const TORN: u64 = 3_000_000_000;
+/// In which what has rotted unread is found, and replaced: the scrub rests for a minute between two walks.
+const SCRUBBED: u64 = 75_000_000_000;
+/// How often that is looked for.
+const LOOK: u64 = 5_000_000_000;
 /// How long the rest may take in all.
 const PATIENCE: u64 = 120_000_000_000;
 /// In which replicas catch up.
@@ -59,6 +62,8 @@ pub struct Ending {
     asked: BTreeMap<RequestId, (PartitionRef, u64)>,
     bounds: BTreeMap<PartitionRef, (u64, u64)>,
     stopped: usize,
+    /// When to look for rot again.
+    looks_at: u64,
     /// By lane, how much was committed when the brokers began to stop: they hand their lanes over, which commits more.
     settled: BTreeMap<u32, usize>,
 }
@@ -127,12 +132,14 @@ impl World {
 
     fn leave_broken(&mut self) {
         // A replica with a torn tail cannot tell what it may have acknowledged: its lane may have to wait for all.
-        let is_recent = |at: u64| self.now < at + TORN;
-        if self.machines.iter().any(|machine| machine.torn_at.is_some_and(is_recent)) {
+        if self.machines.iter().any(Machine::may_be_torn) {
             self.tally.one("minorities left whole, for a torn tail");
             return;
         }
+        // Nor can one with rot in it: it is that one which may be left.
+        let rotten = self.machines.iter().position(|machine| machine.has_rotted);
         let first = self.random.below(self.plan.brokers as u64) as usize;
+        let first = rotten.unwrap_or(first);
         let chosen = |count: usize| (0..count).map(|step| (first + step) % self.plan.brokers);
         match self.plan.left {
             Left::Nothing => {}
@@ -398,6 +405,9 @@ impl World {
     }
 
     fn watch_catching_up(&mut self, waited: u64) {
+        if self.now < self.ending.looks_at {
+            return;
+        }
         let lacks = |broker: &usize| {
             self.checks.commits.first_missing(*broker, &self.checks.disks).is_some()
         };
@@ -412,6 +422,7 @@ impl World {
             }
             Some(_) => {}
             None if !is_everywhere && waited < CATCH_UP / 4 => {}
+            None if waited < SCRUBBED && self.is_rotten() => self.ending.looks_at = self.now + LOOK,
             None => {
                 self.enter(Phase::Stopping);
                 self.ending.stopped = 0;
@@ -422,6 +433,23 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Something has rotted, and not every replica has everything again.
+    fn is_rotten(&self) -> bool {
+        if !self.machines.iter().any(|machine| machine.has_rotted) {
+            return false;
+        }
+        let lanes = self.checks.commits.lanes();
+        let all = lanes.map(|(lane, log)| (lane, log.count())).collect();
+        self.compare_disks(&all).is_err()
+    }
+
+    fn compare_disks(&self, settled: &BTreeMap<u32, usize>) -> Result<u64, Violation> {
+        // As a power cut would leave them: a stop in good order owes nothing to luck.
+        let images: Vec<_> =
+            self.machines.iter().map(|machine| machine.disk.crash(|_| false)).collect();
+        check::logs::compare(&images, &self.checks.commits, settled, self.plan.replicas)
     }
 
     fn watch_stopping(&mut self, waited: u64) {
@@ -437,15 +465,7 @@ impl World {
             }
             return;
         }
-        // As a power cut would leave them: a stop in good order owes nothing to luck.
-        let images: Vec<_> =
-            self.machines.iter().map(|machine| machine.disk.crash(|_| false)).collect();
-        match check::logs::compare(
-            &images,
-            &self.checks.commits,
-            &self.ending.settled,
-            self.plan.replicas,
-        ) {
+        match self.compare_disks(&self.ending.settled) {
             Ok(compared) => self.tally.add("checked I7 entries on disks at the end", compared),
             Err(violation) => self.violated(violation),
         }

@@ -24,6 +24,8 @@ impl World {
                 self.machines[broker].shards_next = shards;
                 self.plan_power_cut(broker, DueCut { left: after, style, down });
             }
+            FaultKind::AimedCut(aimed) => self.aimed.push(aimed),
+            FaultKind::Rot { broker, places } => self.rot(broker, places),
             FaultKind::PowerCutAll { style, down } => {
                 self.tally.one("power losses of all");
                 for broker in 0..self.plan.brokers {

@@ -15,6 +15,9 @@ use crate::sim::fleet::plan::CutStyle;
 use crate::sim::memory::SimMemory;
 use crate::time::{Monotonic, Now, Wall};
 
+/// So that what rots is found while a run lasts.
+const SCRUB_BYTES_PER_SECOND: u64 = 4 << 20;
+
 pub struct ShardSim {
     pub shard: Shard,
     pub memory: SimMemory,
@@ -67,8 +70,10 @@ pub struct Machine {
     pub stalled_until: u64,
     /// Disk orders take so many times as long, until then.
     pub slow: (u64, u64),
-    /// When a power cut last left a part of what was not flushed.
-    pub torn_at: Option<u64>,
+    /// A power cut has left a part of what was not flushed.
+    pub was_torn: bool,
+    /// Bits on its disk have changed.
+    pub has_rotted: bool,
     pub shards_next: u16,
     pub due_cut: Option<DueCut>,
     /// Left down on purpose.
@@ -87,7 +92,8 @@ impl Machine {
             wall_offset_ms,
             stalled_until: 0,
             slow: (1, 0),
-            torn_at: None,
+            was_torn: false,
+            has_rotted: false,
             shards_next: 1,
             due_cut: None,
             stays_down: false,
@@ -105,6 +111,14 @@ impl Machine {
 
     pub fn is_ready(&self) -> bool {
         self.process.as_ref().is_some_and(Process::is_ready)
+    }
+
+    /// Whether one of its logs may have a tail of which it cannot tell what it has acknowledged.
+    pub fn may_be_torn(&self) -> bool {
+        let is_whole = |process: &Process| {
+            process.is_ready() && process.shards.iter().all(|sim| sim.shard.are_logs_whole())
+        };
+        self.was_torn && !self.process.as_ref().is_some_and(is_whole)
     }
 }
 
@@ -146,6 +160,7 @@ impl World {
         config.lanes_per_shard = self.plan.lanes_per_shard;
         config.segment_bytes = self.plan.segment_bytes;
         config.memory_bytes = self.plan.memory_bytes;
+        config.scrub_bytes_per_second = SCRUB_BYTES_PER_SECOND;
         config.broker = number(broker);
         config.life = seed | 1;
         config.cluster_brokers =

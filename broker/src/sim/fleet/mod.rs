@@ -10,6 +10,7 @@
 //! they stop, a majority is there, and progress is demanded; then all are there, and all is read back and compared:
 //! `ending`. A checker believes no broker: it listens to the wire and looks at the disks.
 
+mod aim;
 mod answers;
 pub mod check;
 mod clients;
@@ -23,6 +24,7 @@ mod operations;
 mod peers;
 pub mod plan;
 mod power;
+mod rot;
 pub mod run;
 mod shards;
 mod streams;
@@ -45,7 +47,7 @@ use check::Checks;
 use clients::Client;
 use machine::Machine;
 use network::Network;
-use plan::{FaultKind, Plan};
+use plan::{Aimed, FaultKind, Plan};
 use streams::Stream;
 
 /// 2026-11-01, ms since 1970.
@@ -132,6 +134,8 @@ pub struct World {
     pub checks: Checks,
     machines: Vec<Machine>,
     network: Network,
+    /// Power cuts that wait for their moment.
+    aimed: Vec<Aimed>,
     streams: Vec<Stream>,
     clients: Vec<Client>,
     ending: ending::Ending,
@@ -150,6 +154,7 @@ impl World {
             checks: Checks::new(brokers, plan.replicas),
             machines: (0..brokers).map(|_| Machine::new(WALL_START_MS)).collect(),
             network: Network::default(),
+            aimed: Vec::new(),
             streams: Vec::new(),
             clients: Vec::new(),
             ending: ending::Ending::default(),

@@ -2,7 +2,7 @@
 
 use corelog_protocol::frame::FrameKind;
 
-use super::World;
+use super::{World, aim};
 use crate::metadata::consensus::PeerMessage;
 use crate::replica::{LaneMessage, LaneReport};
 use crate::sim::trace::Violation;
@@ -24,6 +24,7 @@ impl World {
                     Ok(message) => {
                         let checked = self.checks.metadata.on_message(from.0, &message);
                         self.check(checked);
+                        self.aim(aim::moment_of_records(&message), from.0, to);
                     }
                     Err(error) => self.cannot_be_read(from.0, kind, &format!("{error:?}")),
                 }
@@ -36,12 +37,14 @@ impl World {
                     let checked =
                         self.checks.on_lane_message(from, to, (lane, epoch), &message, payload);
                     self.check(checked);
+                    self.aim(aim::moment_of_message(&message), from.0, to);
                 }
                 Err(error) => self.cannot_be_read(from.0, kind, &format!("{error:?}")),
             },
             FrameKind::PeerFence => match LaneReport::decode(control) {
                 Ok(report) => {
-                    self.line(|| format!("broker {} reports to {to}: {report:?}", from.0))
+                    self.line(|| format!("broker {} reports to {to}: {report:?}", from.0));
+                    self.aim(aim::moment_of_report(&report), from.0, to);
                 }
                 Err(error) => self.cannot_be_read(from.0, kind, &format!("{error:?}")),
             },

@@ -29,6 +29,49 @@ pub enum Theme {
     Network,
     /// Kills and restarts, also while the one before is not over.
     Kills,
+    /// Power cuts at the moments at which something was promised and must not be forgotten.
+    Aimed,
+    /// A bit of everything, and what one of the brokers has on its disk rots.
+    Rot,
+}
+
+/// When something was said that must be durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moment {
+    /// A replica has promised an epoch, and tells what it has.
+    Answered,
+    /// A leader introduces itself.
+    Led,
+    /// A follower has compared its log with the leader's, and cut it if need be.
+    Followed,
+    /// A follower has acknowledged.
+    Acknowledged,
+    /// A member of the metadata's group votes.
+    Voted,
+    /// A member of the metadata's group has taken records.
+    Recorded,
+}
+
+/// Whose power is cut then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Victim {
+    Sender,
+    Receiver,
+    Both,
+    All,
+}
+
+/// A power cut that waits for its moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Aimed {
+    pub moment: Moment,
+    /// So many of the kind pass by before.
+    pub skips: u32,
+    pub victim: Victim,
+    pub style: CutStyle,
+    /// Disk completions until it comes.
+    pub after: u32,
+    pub down: u64,
 }
 
 /// Which way between two hosts is cut.
@@ -55,6 +98,13 @@ pub enum FaultKind {
         after: u32,
         down: u64,
         shards: u16,
+    },
+    /// A machine, or more of them, loses power when something was said.
+    AimedCut(Aimed),
+    /// What lies on the broker's disk in data lanes changes at some places.
+    Rot {
+        broker: usize,
+        places: u32,
     },
     /// All machines lose power at once.
     PowerCutAll {
@@ -124,6 +174,15 @@ impl FaultKind {
             Self::Kill { .. } => "fault kill",
             Self::PowerCut { .. } => "fault power cut",
             Self::PowerCutAll { .. } => "fault power cut of all",
+            Self::AimedCut(aimed) => match aimed.moment {
+                Moment::Answered => "fault power cut at a promise",
+                Moment::Led => "fault power cut at a leader's first word",
+                Moment::Followed => "fault power cut at a follower's first word",
+                Moment::Acknowledged => "fault power cut at an acknowledgment",
+                Moment::Voted => "fault power cut at a vote",
+                Moment::Recorded => "fault power cut at a record",
+            },
+            Self::Rot { .. } => "fault rot",
             Self::Pause { .. } => "fault pause",
             Self::Restart { .. } => "fault restart",
             Self::StallDisk { .. } => "fault stalled disk",
@@ -211,12 +270,14 @@ impl Plan {
     /// Draws the run of a seed with so many brokers, 3 or more, and a workload of `length` ns.
     pub fn draw(seed: u64, brokers: usize, length: u64) -> Self {
         let mut random = Random::new(seed ^ 0x000f_1ee7 ^ ((brokers as u64) << 56));
-        let theme = match random.below(12) {
+        let theme = match random.below(16) {
             0 => Theme::Calm,
             1..=4 => Theme::Mixed,
             5..=7 => Theme::Power,
             8..=9 => Theme::Network,
-            _ => Theme::Kills,
+            10..=11 => Theme::Kills,
+            12..=13 => Theme::Rot,
+            _ => Theme::Aimed,
         };
         Self::draw_themed(seed, brokers, length, theme, &mut random)
     }
@@ -244,7 +305,8 @@ impl Plan {
         });
         let consumers = consumers.collect();
         let fast = random.chance(1, 2);
-        let mut faults = Faults { random, brokers, theme };
+        let rotting = random.below(brokers as u64) as usize;
+        let mut faults = Faults { random, brokers, theme, rotting };
         let minority = (replicas - 1) / 2;
         let faults = faults.draw(length);
         let some = 1 + random.below(minority as u64) as usize;
@@ -309,18 +371,28 @@ struct Faults<'a> {
     random: &'a mut Random,
     brokers: usize,
     theme: Theme,
+    /// Whose disk rots: no other one does, so that each entry has a sound copy.
+    rotting: usize,
 }
 
 impl Faults<'_> {
     fn draw(&mut self, length: u64) -> Vec<(u64, FaultKind)> {
         let count = match self.theme {
             Theme::Calm => 0,
-            Theme::Mixed => 3 + self.random.below(12),
+            Theme::Mixed | Theme::Rot => 3 + self.random.below(12),
             _ => 3 + self.random.below(9),
         };
         let mut faults: Vec<_> = (0..count)
             .map(|_| (QUIET_START + self.random.below(length), self.draw_one()))
             .collect();
+        for at in 0..faults.len() {
+            if let (time, FaultKind::AimedCut(_)) = faults[at]
+                && self.random.chance(3, 4)
+            {
+                // So that something is promised.
+                faults.push((time + self.random.below(20 * MILLIS), self.upset()));
+            }
+        }
         faults.sort_by_key(|(at, _)| *at);
         faults
     }
@@ -346,13 +418,57 @@ impl Faults<'_> {
         }
     }
 
+    fn aimed(&mut self) -> Aimed {
+        const MOMENTS: [Moment; 6] = [
+            Moment::Answered,
+            Moment::Led,
+            Moment::Followed,
+            Moment::Acknowledged,
+            Moment::Voted,
+            Moment::Recorded,
+        ];
+        const VICTIMS: [Victim; 4] = [Victim::Sender, Victim::Receiver, Victim::Both, Victim::All];
+        Aimed {
+            moment: MOMENTS[self.random.below(6) as usize],
+            skips: self.random.below(4) as u32,
+            victim: VICTIMS[self.random.below(4) as usize],
+            style: self.style(),
+            after: self.random.below(4) as u32,
+            down: 1 + self.random.below(300 * MILLIS),
+        }
+    }
+
+    /// What makes others lead.
+    fn upset(&mut self) -> FaultKind {
+        let (broker, length) = (self.broker(), 500 * MILLIS + self.random.below(SECOND));
+        match self.random.below(4) {
+            0 => FaultKind::Kill { broker, down: length / 4, shards: 1 },
+            1 => FaultKind::Pause { broker, length },
+            2 => {
+                let step = 1 + self.random.below(self.brokers as u64 - 1) as usize;
+                let (to, way) = ((broker + step) % self.brokers, CutWay::Both);
+                FaultKind::Cut { from: broker, to, way, length }
+            }
+            _ => FaultKind::Isolate {
+                broker,
+                way: if self.random.chance(1, 2) { CutWay::Both } else { CutWay::OneWay },
+                is_inward: self.random.chance(1, 2),
+                with_clients: false,
+                length,
+            },
+        }
+    }
+
     fn draw_one(&mut self) -> FaultKind {
         let broker = self.broker();
         let shards = 1 + self.random.below(2) as u16;
         let length = self.length();
         let way = if self.random.chance(1, 2) { CutWay::Both } else { CutWay::OneWay };
         let kind = match self.theme {
-            Theme::Calm | Theme::Mixed => self.random.below(15),
+            Theme::Calm | Theme::Mixed => self.random.below(16),
+            Theme::Aimed => [15, 15, 15, 0, 1, 3, 7, 8][self.random.below(8) as usize],
+            Theme::Rot if self.random.chance(1, 3) => 16,
+            Theme::Rot => self.random.below(16),
             Theme::Power => [1, 1, 1, 2, 2, 0, 9, 5][self.random.below(8) as usize],
             Theme::Network => [3, 7, 7, 8, 8, 9, 10, 11, 12][self.random.below(9) as usize],
             Theme::Kills => [0, 0, 0, 1, 4, 3, 7][self.random.below(7) as usize],
@@ -382,6 +498,11 @@ impl Faults<'_> {
             9 => FaultKind::Reset { broker, share: 20 + self.random.below(81) },
             10 => FaultKind::CutClients { broker, length },
             11 => FaultKind::FailDials { broker, length },
+            15 => FaultKind::AimedCut(self.aimed()),
+            16 => FaultKind::Rot {
+                broker: self.rotting,
+                places: 1 + self.random.below(3) as u32,
+            },
             _ => {
                 let millis = self.random.below(20_000_000) as i64 - 10_000_000;
                 FaultKind::WallJump { broker, millis }

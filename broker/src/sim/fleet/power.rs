@@ -94,9 +94,7 @@ impl World {
         machine.held.clear();
         machine.due_cut = None;
         machine.is_on = false;
-        if kept > 0 {
-            machine.torn_at = Some(self.now);
-        }
+        machine.was_torn |= kept > 0;
         self.tally.add("sectors kept by power losses", kept);
         self.tally.add("sectors lost by power losses", lost);
         self.trace.mix(&[self.now, 50, image.digest()]);

@@ -49,11 +49,12 @@ pub fn compare(
             let holds = |found: &&BTreeMap<_, BTreeSet<Id>>| {
                 found.get(&key).is_some_and(|ids| ids.contains(&id))
             };
-            let holders = found.iter().filter(holds).count();
-            compared += holders as u64;
-            if holders < wanted {
+            let holders: Vec<usize> =
+                (0..found.len()).filter(|broker| holds(&&found[*broker])).collect();
+            compared += holders.len() as u64;
+            if holders.len() < wanted {
                 let text = format!(
-                    "lane {lane} LSN {lsn}: {id:?} is committed, and {holders} of {wanted} disks hold it"
+                    "lane {lane} LSN {lsn}: {id:?} is committed, and only the disks {holders:?} hold it, {wanted} should"
                 );
                 return Err(Violation::new("I1", text));
             }
