@@ -8,6 +8,7 @@
 mod copies;
 mod large;
 mod scan;
+mod seek;
 mod walk;
 
 use std::rc::Rc;

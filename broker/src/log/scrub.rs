@@ -26,6 +26,8 @@ pub(super) struct Scrub {
     /// A read has met damage in a segment that ends here, and nobody knows yet which entry it is: up to here the walk
     /// does not rest, and does not wait for being turned on.
     hurries_to: Option<Lsn>,
+    /// The segment that was searched last.
+    searched: Option<u64>,
 }
 
 impl Log {
@@ -122,11 +124,18 @@ impl Log {
             (None, None) => return,
         };
         let is_known = self.unreadable.is_some_and(|lsn| first <= lsn && lsn < end);
-        if end > first && !is_known {
+        // A search that found nothing is not made again and again.
+        if end > first && !is_known && self.scrub.searched != Some(sequence) {
+            self.scrub.searched = Some(sequence);
             self.scrub.next = first;
             self.scrub.hurries_to = Some(end);
             self.scrub.due = Monotonic(0);
         }
+    }
+
+    /// A reader has met damage, and it is not known yet which entry it is.
+    pub fn is_searching(&self) -> bool {
+        self.scrub.hurries_to.is_some()
     }
 
     /// What was durable has been damaged. Nothing is told of it on disk: a start finds it again, or a read does.
@@ -134,6 +143,7 @@ impl Log {
         let is_news = self.unreadable.is_none_or(|known| lsn < known);
         self.unreadable = Some(self.unreadable.map_or(lsn, |known| known.min(lsn)));
         if is_news {
+            self.scrub.searched = None;
             let sealed = self.sealed.iter().find(|it| it.first_lsn <= lsn && lsn < it.end_lsn);
             let active = self.active.as_ref().map(|active| active.sequence);
             let sequence = sealed.map(|sealed| sealed.sequence).or(active).unwrap_or_default();

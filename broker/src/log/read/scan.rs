@@ -6,10 +6,11 @@ use corelog_protocol::ids::{LaneId, Lsn};
 
 use super::READ_BYTES_MAX;
 use super::large::Large;
+use super::seek::{Found, entry, look};
 use super::walk::compact;
 use crate::limits::BLOCK_BYTES;
-use crate::log::format::commit_header::{COMMIT_HEADER_BYTES, CommitHeader};
-use crate::log::format::{blocks, repair};
+use crate::log::format::commit_header::COMMIT_HEADER_BYTES;
+use crate::log::format::blocks;
 use crate::memory::{Memory, Piece, Slot};
 use crate::planted::{Bug, is_planted};
 
@@ -149,7 +150,7 @@ impl Scan {
             if bytes.len() < ENTRY_HEADER_BYTES && piece_end < self.end_position {
                 break self.enough(Scanned::More);
             }
-            let Some(header) = self.entry(bytes, self.next_lsn) else {
+            let Some(header) = entry(bytes, self.lane, self.next_lsn) else {
                 // The end of the commit, or a damaged header: on with the next commit.
                 self.position = blocks(self.position);
                 self.seeking = true;
@@ -204,12 +205,6 @@ impl Scan {
         if self.bytes > 0 { Scanned::Ready } else { otherwise }
     }
 
-    fn entry(&self, bytes: &[u8], lsn: Lsn) -> Option<EntryHeader> {
-        let intact = EntryHeader::decode(bytes).ok();
-        let header = intact.or_else(|| repair::entry_header(bytes, self.lane, lsn));
-        header.filter(|header| header.lane == self.lane && header.lsn == lsn)
-    }
-
     fn step_over(&mut self, header: &EntryHeader) {
         self.position += header.entry_bytes() as u64;
         self.next_lsn = header.next_lsn();
@@ -217,18 +212,18 @@ impl Scan {
 
     /// Looks for a commit at this block. An error is an LSN that is wanted and was not found.
     fn seek(&mut self, bytes: &[u8]) -> Result<(), Lsn> {
-        let header = CommitHeader::decode(bytes)
-            .or_else(|| repair::commit_header(bytes, self.nonce, self.position))
-            .filter(|header| header.nonce == self.nonce && header.position == self.position);
-        let Some(header) = header else {
-            let behind = bytes.get(COMMIT_HEADER_BYTES..);
-            if behind.is_some_and(|behind| self.entry(behind, self.next_lsn).is_some()) {
+        let place = (self.nonce, self.position);
+        let header = match look(bytes, self.lane, place, self.next_lsn) {
+            Found::Commit(header) => header,
+            Found::Entries => {
                 self.position += COMMIT_HEADER_BYTES as u64;
                 self.seeking = false;
-            } else {
-                self.position += BLOCK;
+                return Ok(());
             }
-            return Ok(());
+            Found::Nothing => {
+                self.position += BLOCK;
+                return Ok(());
+            }
         };
         if header.first_lsn < self.next_lsn && header.end_lsn() <= self.next_lsn {
             // What it holds was found already.

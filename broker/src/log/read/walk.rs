@@ -4,9 +4,10 @@ use corelog_protocol::entry::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind};
 use corelog_protocol::ids::{LaneId, Lsn, Offset, PartitionId};
 
 use super::large::Large;
+use super::seek::{Found, look};
 use super::{Kind, READ_BYTES_MAX};
 use crate::limits::BLOCK_BYTES;
-use crate::log::format::commit_header::{COMMIT_HEADER_BYTES, CommitHeader};
+use crate::log::format::commit_header::COMMIT_HEADER_BYTES;
 use crate::log::format::footer::IndexPoint;
 use crate::log::format::{blocks, repair};
 use crate::memory::{Memory, Piece, Slot};
@@ -234,21 +235,19 @@ impl Walk {
     }
 
     fn seek(&mut self, bytes: &[u8]) {
-        let header = CommitHeader::decode(bytes)
-            .or_else(|| repair::commit_header(bytes, self.nonce, self.position))
-            .filter(|header| {
-                header.nonce == self.nonce
-                    && header.position == self.position
-                    && header.first_lsn >= self.next_lsn
-            });
-        match header {
-            Some(header) => {
+        let place = (self.nonce, self.position);
+        match look(bytes, self.lane, place, self.next_lsn) {
+            Found::Commit(header) if header.first_lsn >= self.next_lsn => {
                 self.next_lsn = header.first_lsn;
-                self.position += COMMIT_HEADER_BYTES as u64;
-                self.seeking = false;
             }
-            None => self.position += BLOCK,
+            Found::Entries => {}
+            Found::Commit(_) | Found::Nothing => {
+                self.position += BLOCK;
+                return;
+            }
         }
+        self.position += COMMIT_HEADER_BYTES as u64;
+        self.seeking = false;
     }
 
     /// The entry goes beyond what was read: read it from its first block on, or in parts.

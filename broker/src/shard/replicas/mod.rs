@@ -291,7 +291,8 @@ impl Shard {
     pub(super) fn gives_way<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize) -> bool {
         let mut gives_way = false;
         self.with_replica(cx, lane, |replica, log, now| {
-            gives_way = replica.is_whole_elsewhere();
+            let is_real = log.is_damaged() || log.is_searching();
+            gives_way = is_real && replica.is_whole_elsewhere();
             if gives_way && log.is_damaged() {
                 // It was found before there was anybody to lead.
                 replica.on_damaged(log, now);
