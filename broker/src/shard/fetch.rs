@@ -323,11 +323,7 @@ impl Shard {
     }
 
     /// Something of the partition is damaged here, and another broker is to lead it, which has it whole.
-    fn is_read_elsewhere<M: Memory>(
-        &mut self,
-        cx: &mut Cx<'_, M>,
-        partition: PartitionId,
-    ) -> bool {
+    fn is_read_elsewhere<M: Memory>(&mut self, cx: &mut Cx<'_, M>, partition: PartitionId) -> bool {
         let lane = self.partitions.get(partition).map(|local| usize::from(local.lane));
         lane.is_some_and(|lane| self.gives_way(cx, lane))
     }

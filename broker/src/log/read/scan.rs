@@ -9,8 +9,8 @@ use super::large::Large;
 use super::seek::{Found, entry, look};
 use super::walk::compact;
 use crate::limits::BLOCK_BYTES;
-use crate::log::format::commit_header::COMMIT_HEADER_BYTES;
 use crate::log::format::blocks;
+use crate::log::format::commit_header::COMMIT_HEADER_BYTES;
 use crate::memory::{Memory, Piece, Slot};
 use crate::planted::{Bug, is_planted};
 

@@ -499,10 +499,7 @@ impl Faults<'_> {
             10 => FaultKind::CutClients { broker, length },
             11 => FaultKind::FailDials { broker, length },
             15 => FaultKind::AimedCut(self.aimed()),
-            16 => FaultKind::Rot {
-                broker: self.rotting,
-                places: 1 + self.random.below(3) as u32,
-            },
+            16 => FaultKind::Rot { broker: self.rotting, places: 1 + self.random.below(3) as u32 },
             _ => {
                 let millis = self.random.below(20_000_000) as i64 - 10_000_000;
                 FaultKind::WallJump { broker, millis }
