@@ -23,6 +23,10 @@ impl Shard {
         lane: usize,
         resume: Resume,
     ) {
+        if self.stopping.is_some() {
+            // The log stops, or has: it will not say so again.
+            return;
+        }
         self.counters.lane_truncations += 1;
         let target = &mut self.lanes[lane];
         let Some(seat) = &mut target.seat else { return };
