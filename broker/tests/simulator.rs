@@ -64,6 +64,7 @@ fn bugs_of_deduplication_are_caught_by_a_story() {
         Bug::OldEpochAccepted,
         Bug::DuplicateAckedEarly,
         Bug::SentBeforeIgnored,
+        Bug::FormerStampIgnored,
     ] {
         let sign = stories::told_with(bug).expect_err("the story notices");
         println!("{bug:?}: {sign}");
@@ -92,7 +93,7 @@ caught! {
     a_damaged_range_that_is_not_told_is_caught: CorruptRangeUnsaid from 1,
     a_memory_budget_that_is_ignored_is_caught: BudgetIgnored from 1,
     a_buffer_that_leaks_is_caught: SlotLeaked from 1,
-    a_refusal_that_is_dropped_is_caught: RefusalDropped from 10_001,
+    a_refusal_that_is_dropped_is_caught: RefusalDropped from 20,
     a_disk_that_stays_full_for_ever_is_caught: FullForEver from 10_001,
     a_retry_of_what_damage_hid_is_caught: SentBeforeIgnored from 350,
 }
