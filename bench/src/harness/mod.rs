@@ -1,7 +1,7 @@
 //! The bench harness: scenarios against a broker, with an honest report. `bench/README.md` says how to use it.
 //!
 //! What keeps it honest is spread over few places: [`schedule`] knows no answers, so a slow broker is not asked less
-//! often; [`books`] count response time from the intended time and keep service time apart; [`run`] verifies every message;
+//! often; [`books`] count response time from the intended time and keep service time apart; [`mod@run`] verifies every message;
 //! [`floors`] measures the machine in the same run; [`outcome`] says first what disturbed it.
 
 mod again;
