@@ -33,6 +33,20 @@ pub struct BrokerRecord {
 }
 
 impl BrokerRecord {
+    /// One of the brokers of a test, in its first life.
+    #[cfg(test)]
+    pub fn of_a_test(id: BrokerId, shards: u16) -> Self {
+        Self {
+            id,
+            incarnation: Incarnation(1),
+            life: 1,
+            address: ([127, 0, 0, 1], 7421).into(),
+            rack: "".into(),
+            shards,
+            directories: 1,
+        }
+    }
+
     pub fn is_valid(&self) -> bool {
         self.id.0 > 0
             && self.rack.len() <= RACK_BYTES_MAX

@@ -133,7 +133,7 @@ mod tests {
     use crate::metadata::{BrokerRecord, LaneReplica};
     use crate::replica::{FollowerProgress, LaneProgress, Position};
     use crate::time::Nanos;
-    use corelog_protocol::ids::{Epoch, Incarnation, Lsn};
+    use corelog_protocol::ids::{Epoch, Lsn};
 
     const LANE: LaneId = LaneId(1);
     const NOW: Monotonic = Monotonic(10_000_000_000);
@@ -142,15 +142,7 @@ mod tests {
     fn state() -> State {
         let mut state = State::default();
         for id in 1..=3 {
-            let record = BrokerRecord {
-                id: BrokerId(id),
-                incarnation: Incarnation(1),
-                life: 1,
-                address: ([127, 0, 0, 1], 7421).into(),
-                rack: "".into(),
-                shards: 1,
-                directories: 1,
-            };
+            let record = BrokerRecord::of_a_test(BrokerId(id), 1);
             state.apply(&Command::BrokerRegister { record });
         }
         let replica = |id| LaneReplica { broker: BrokerId(id), directory: DirectoryId(0) };

@@ -130,7 +130,7 @@ mod tests {
     use crate::metadata::command::Command;
     use crate::metadata::lane::LaneReplica;
     use crate::metadata::topic::TopicSettings;
-    use corelog_protocol::ids::{Epoch, Incarnation};
+    use corelog_protocol::ids::Epoch;
 
     const ME: BrokerId = BrokerId(1);
 
@@ -177,15 +177,7 @@ mod tests {
     fn state_of_three() -> State {
         let mut state = State::default();
         for id in 1..=3 {
-            let record = BrokerRecord {
-                id: BrokerId(id),
-                incarnation: Incarnation(1),
-                life: 1,
-                address: ([127, 0, 0, 1], 7421).into(),
-                rack: "".into(),
-                shards: id as u16,
-                directories: 1,
-            };
+            let record = BrokerRecord::of_a_test(BrokerId(id), id as u16);
             state.apply(&Command::BrokerRegister { record });
         }
         let boot = boot(&state.brokers().collect::<Vec<_>>(), 1, 3);

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use corelog_protocol::ids::LaneId;
 
 use super::lane::LaneState;
-use super::topics::retention_of;
 use super::{Cx, Shard};
 use crate::memory::Memory;
 
@@ -95,13 +94,12 @@ impl Shard {
         let Some(lane) = self.lane_index(id) else { return };
         let view = Arc::clone(&self.view);
         for topic in view.state().topics().values() {
-            let retention = retention_of(topic);
             for (partition, _) in topic.partitions().filter(|(_, link)| link.lane == id) {
                 if self.partitions.get(partition).is_none() {
                     self.partitions.insert(partition, lane);
                 }
-                self.lanes[usize::from(lane)].log.open_partition(partition, retention);
             }
         }
+        self.open_partitions_of(usize::from(lane));
     }
 }

@@ -139,10 +139,8 @@ impl MetadataKeeper {
     }
 
     pub fn is_idle(&self) -> bool {
-        // What was proposed for nobody in particular, somebody else proposes again.
-        let is_asked_for = |(_, it): &(u64, Proposer)| matches!(it, Proposer::Asker(_));
         self.queue.is_empty()
-            && !self.proposed.iter().any(is_asked_for)
+            && self.proposed.is_empty()
             && self.settling.is_empty()
             && self.asked.is_empty()
     }

@@ -150,7 +150,7 @@ impl Scan {
             if bytes.len() < ENTRY_HEADER_BYTES && piece_end < self.end_position {
                 break self.enough(Scanned::More);
             }
-            let Some(header) = entry(bytes, self.lane, self.next_lsn) else {
+            let Some((header, is_repaired)) = entry(bytes, self.lane, self.next_lsn) else {
                 // The end of the commit, or a damaged header: on with the next commit.
                 self.position = blocks(self.position);
                 self.seeking = true;
@@ -175,7 +175,7 @@ impl Scan {
             if header.check_body(body).is_err() && !is_planted(Bug::BodyChecksumNotChecked) {
                 break self.enough(Scanned::Unreadable(header.lsn));
             }
-            if EntryHeader::decode(bytes).is_err() {
+            if is_repaired {
                 // It leaves as it was written.
                 let target = &mut memory.bytes_mut(slot)[at..at + ENTRY_HEADER_BYTES];
                 target.copy_from_slice(&header.encode());

@@ -30,9 +30,12 @@ pub fn look(bytes: &[u8], lane: LaneId, (nonce, position): (u64, u64), next_lsn:
     }
 }
 
-/// The header of the lane's entry with this LSN.
-pub fn entry(bytes: &[u8], lane: LaneId, lsn: Lsn) -> Option<EntryHeader> {
-    let intact = EntryHeader::decode(bytes).ok();
-    let header = intact.or_else(|| repair::entry_header(bytes, lane, lsn));
-    header.filter(|header| header.lane == lane && header.lsn == lsn)
+/// The header of the lane's entry with this LSN, and whether it was damaged and could be repaired: then it has to be put
+/// right in what is served.
+pub fn entry(bytes: &[u8], lane: LaneId, lsn: Lsn) -> Option<(EntryHeader, bool)> {
+    let (header, is_repaired) = match EntryHeader::decode(bytes) {
+        Ok(header) => (header, false),
+        Err(_) => (repair::entry_header(bytes, lane, lsn)?, true),
+    };
+    (header.lane == lane && header.lsn == lsn).then_some((header, is_repaired))
 }

@@ -4,12 +4,12 @@ use corelog_protocol::entry::{ENTRY_HEADER_BYTES, EntryHeader, EntryKind};
 use corelog_protocol::ids::{LaneId, Lsn, Offset, PartitionId};
 
 use super::large::Large;
-use super::seek::{Found, look};
+use super::seek::{Found, entry, look};
 use super::{Kind, READ_BYTES_MAX};
 use crate::limits::BLOCK_BYTES;
+use crate::log::format::blocks;
 use crate::log::format::commit_header::COMMIT_HEADER_BYTES;
 use crate::log::format::footer::IndexPoint;
-use crate::log::format::{blocks, repair};
 use crate::memory::{Memory, Piece, Slot};
 use crate::planted::{Bug, is_planted};
 
@@ -136,24 +136,18 @@ impl Walk {
             if bytes.len() < ENTRY_HEADER_BYTES && piece_end < self.end_position {
                 break if run.is_some() { Progress::Ready } else { Progress::More };
             }
-            let mut header = EntryHeader::decode(bytes).ok();
-            if header.is_none() {
-                header = repair::entry_header(bytes, self.lane, self.next_lsn);
-                if let Some(header) = &header {
-                    // It is served as it was written.
-                    let target = &mut memory.bytes_mut(slot)[at..at + ENTRY_HEADER_BYTES];
-                    target.copy_from_slice(&header.encode());
-                }
-            }
-            let bytes = &memory.bytes(slot)[at..len as usize];
-            let follows =
-                |header: &EntryHeader| header.lane == self.lane && header.lsn == self.next_lsn;
-            let Some(header) = header.filter(follows) else {
+            let Some((header, is_repaired)) = entry(bytes, self.lane, self.next_lsn) else {
                 // The end of the commit, or a damaged header: on with the next commit.
                 self.position = blocks(self.position);
                 self.seeking = true;
                 continue;
             };
+            if is_repaired {
+                // It is served as it was written.
+                let target = &mut memory.bytes_mut(slot)[at..at + ENTRY_HEADER_BYTES];
+                target.copy_from_slice(&header.encode());
+            }
+            let bytes = &memory.bytes(slot)[at..len as usize];
             let entry_bytes = header.entry_bytes() as u64;
             let is_ours = header.kind == EntryKind::Batch
                 && header.partition == self.partition

@@ -5,7 +5,7 @@ use crate::metadata::fence::PREFERRED_WAIT;
 use crate::metadata::state::Outcome;
 use crate::random::Random;
 use crate::replica::Position;
-use corelog_protocol::ids::{Incarnation, Lsn};
+use corelog_protocol::ids::Lsn;
 
 const DETECT: Nanos = Nanos::from_millis(500);
 const ME: BrokerId = BrokerId(1);
@@ -24,15 +24,7 @@ impl Cluster {
     fn new() -> Self {
         let mut state = State::default();
         for id in 1..=3 {
-            let record = BrokerRecord {
-                id: BrokerId(id),
-                incarnation: Incarnation(1),
-                life: 1,
-                address: ([127, 0, 0, 1], 7421).into(),
-                rack: "".into(),
-                shards: 1,
-                directories: 1,
-            };
+            let record = BrokerRecord::of_a_test(BrokerId(id), 1);
             state.apply(&Command::BrokerRegister { record });
         }
         let command = boot(&state.brokers().collect::<Vec<_>>(), 1, 3);

@@ -424,15 +424,7 @@ mod tests {
         keeper.group.as_mut().unwrap().campaign();
         hear(&mut keeper);
         write(&mut keeper, &mut disk);
-        let own = BrokerRecord {
-            id: keeper.me,
-            incarnation: Incarnation(1),
-            life: 1,
-            address: ([127, 0, 0, 1], 7421).into(),
-            rack: "".into(),
-            shards: 1,
-            directories: 1,
-        };
+        let own = BrokerRecord::of_a_test(keeper.me, 1);
         propose(&mut keeper, &boot(&[&own], 1, 3));
         write(&mut keeper, &mut disk);
         topics.iter().for_each(|name| create(&mut keeper, &mut disk, name));

@@ -77,7 +77,7 @@ impl Shard {
     }
 
     /// Tells a log that is new which partitions of the view it has.
-    fn open_partitions_of(&mut self, lane: usize) {
+    pub(in crate::shard) fn open_partitions_of(&mut self, lane: usize) {
         let view = std::sync::Arc::clone(&self.view);
         let target = &mut self.lanes[lane];
         for topic in view.state().topics().values() {
