@@ -55,6 +55,7 @@ pub const MINIMUM: &[&str] = &[
     "fault restart",
     "fault stalled disk",
     "fault slow disk",
+    "disks that stand still at the end",
     "fault cut",
     "fault one-way cut",
     "fault isolation",

@@ -13,13 +13,15 @@ use corelog_protocol::ids::Offset;
 use super::clients::{Role, topic_name};
 use super::machine::Machine;
 use super::plan::{CutStyle, CutWay, Left};
-use super::{Action, World, check};
+use super::{Action, BrokerAction, World, check};
 use crate::sim::check::history::{PartitionRef, ReadBack};
 use crate::sim::trace::Violation;
 
 const TICK: u64 = 20_000_000;
 /// I14: with a majority there and nothing in the way, every lane takes writes within this.
 const PROGRESS: u64 = 5_000_000_000;
+/// If disks stand still: that is noticed after 2 s, and after another one for the metadata.
+const PROGRESS_HUNG: u64 = 8_000_000_000;
 /// In which what has rotted unread is found, and replaced: the scrub rests for a minute between two walks.
 const SCRUBBED: u64 = 75_000_000_000;
 /// How often that is looked for.
@@ -121,6 +123,10 @@ impl World {
             machine.slow = (1, 0);
             machine.due_cut = None;
             machine.stays_down = false;
+            for (shard, op) in machine.hung.take().unwrap_or_default() {
+                self.for_broker(self.now, broker, shard, BrokerAction::DiskDone { op });
+            }
+            let machine = &self.machines[broker];
             if let Some(until) = machine.paused_until {
                 self.resume(broker, until);
             }
@@ -164,6 +170,13 @@ impl World {
                     self.pause(broker, PATIENCE);
                 }
             }
+            Left::Hung(count) => {
+                for broker in chosen(count).collect::<Vec<_>>() {
+                    self.line(|| format!("the disk of broker {broker} completes nothing"));
+                    self.tally.one("disks that stand still at the end");
+                    self.machines[broker].hung = Some(Vec::new());
+                }
+            }
         }
     }
 
@@ -196,7 +209,9 @@ impl World {
             self.tally.add("I14 progress, ms", waited / 1_000_000);
             self.heal();
             self.enter(Phase::Settling);
-        } else if waited > PROGRESS {
+        } else if waited
+            > if matches!(self.plan.left, Left::Hung(_)) { PROGRESS_HUNG } else { PROGRESS }
+        {
             let text = format!(
                 "{:?} is left broken: after {} ms there is no write to {late:?}, topics made: {}; {}",
                 self.plan.left,

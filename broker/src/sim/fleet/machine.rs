@@ -4,6 +4,7 @@ use corelog_protocol::ids::{BrokerId, ClusterId, Incarnation, ShardId};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::{Action, World};
+use crate::disk::OpId;
 use crate::limits::RECEIVE_BYTES;
 use crate::memory::{Memory, Slot};
 use crate::random::Random;
@@ -70,6 +71,8 @@ pub struct Machine {
     pub stalled_until: u64,
     /// Disk orders take so many times as long, until then.
     pub slow: (u64, u64),
+    /// Nothing is completed: what was ordered waits here.
+    pub hung: Option<Vec<(usize, OpId)>>,
     /// A power cut has left a part of what was not flushed.
     pub was_torn: bool,
     /// Bits on its disk have changed.
@@ -92,6 +95,7 @@ impl Machine {
             wall_offset_ms,
             stalled_until: 0,
             slow: (1, 0),
+            hung: None,
             was_torn: false,
             has_rotted: false,
             shards_next: 1,

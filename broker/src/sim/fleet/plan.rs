@@ -33,6 +33,9 @@ pub enum Theme {
     Aimed,
     /// A bit of everything, and what one of the brokers has on its disk rots.
     Rot,
+    /// All brokers lose power in the same instant, and whatever was not flushed; sometimes just after something else went
+    /// wrong. Never drawn, only asked for.
+    Blackout,
 }
 
 /// When something was said that must be durable.
@@ -233,6 +236,8 @@ pub enum Left {
     CutOff(usize),
     /// This many stand still.
     Paused(usize),
+    /// The disks of this many complete nothing.
+    Hung(usize),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -282,6 +287,12 @@ impl Plan {
         Self::draw_themed(seed, brokers, length, theme, &mut random)
     }
 
+    /// One in which all brokers lose power at once, one to three times, and all that is not flushed is lost.
+    pub fn blackout(seed: u64, brokers: usize, length: u64) -> Self {
+        let mut random = Random::new(seed ^ 0x0b1a_c0e7 ^ ((brokers as u64) << 56));
+        Self::draw_themed(seed, brokers, length, Theme::Blackout, &mut random)
+    }
+
     /// The same without any fault.
     pub fn calm(seed: u64, brokers: usize, length: u64) -> Self {
         Self::draw_themed(seed, brokers, length, Theme::Calm, &mut Random::new(seed))
@@ -315,6 +326,7 @@ impl Plan {
             0 | 1 => Left::Nothing,
             2 => Left::Down(some),
             3 => Left::CutOff(some),
+            _ if Random::new(seed ^ 0x0d15_c000).chance(1, 2) => Left::Hung(some),
             _ => Left::Paused(some),
         };
         Self {
@@ -377,6 +389,9 @@ struct Faults<'a> {
 
 impl Faults<'_> {
     fn draw(&mut self, length: u64) -> Vec<(u64, FaultKind)> {
+        if self.theme == Theme::Blackout {
+            return self.blackouts(length);
+        }
         let count = match self.theme {
             Theme::Calm => 0,
             Theme::Mixed | Theme::Rot => 3 + self.random.below(12),
@@ -391,6 +406,21 @@ impl Faults<'_> {
             {
                 // So that something is promised.
                 faults.push((time + self.random.below(20 * MILLIS), self.upset()));
+            }
+        }
+        faults.sort_by_key(|(at, _)| *at);
+        faults
+    }
+
+    fn blackouts(&mut self, length: u64) -> Vec<(u64, FaultKind)> {
+        let mut faults = Vec::new();
+        for _ in 0..1 + self.random.below(3) {
+            let at = QUIET_START + self.random.below(length);
+            let down = 1 + self.random.below(300 * MILLIS);
+            faults.push((at, FaultKind::PowerCutAll { style: CutStyle::Bare, down }));
+            if self.random.chance(1, 2) {
+                // So that replicas differ, or somebody is about to lead, when it comes.
+                faults.push((at - self.random.below(SECOND), self.upset()));
             }
         }
         faults.sort_by_key(|(at, _)| *at);
@@ -465,7 +495,7 @@ impl Faults<'_> {
         let length = self.length();
         let way = if self.random.chance(1, 2) { CutWay::Both } else { CutWay::OneWay };
         let kind = match self.theme {
-            Theme::Calm | Theme::Mixed => self.random.below(16),
+            Theme::Calm | Theme::Mixed | Theme::Blackout => self.random.below(16),
             Theme::Aimed => [15, 15, 15, 0, 1, 3, 7, 8][self.random.below(8) as usize],
             Theme::Rot if self.random.chance(1, 3) => 16,
             Theme::Rot => self.random.below(16),

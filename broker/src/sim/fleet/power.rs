@@ -52,6 +52,7 @@ impl World {
         machine.process = None;
         machine.paused_until = None;
         machine.held.clear();
+        machine.hung.iter_mut().for_each(Vec::clear);
         machine.disk.abandon(&carried_out);
         let keeps = self.random.chance(1, 2);
         self.end_streams_of(broker, keeps);

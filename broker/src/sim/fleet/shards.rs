@@ -141,6 +141,9 @@ impl World {
         let machine = &mut self.machines[broker];
         let Some(process) = &mut machine.process else { return };
         machine.disk.start(shard as u16, op, order, &mut process.shards[shard].memory);
+        if let Some(hung) = &mut machine.hung {
+            return hung.push((shard, op));
+        }
         self.for_broker(at, broker, shard, BrokerAction::DiskDone { op });
     }
 
