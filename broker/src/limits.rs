@@ -204,6 +204,10 @@ pub const LEAD_AGAIN_NS: u64 = 200_000_000;
 /// What a leader has sent to a follower, and of which it hears nothing for so long, is sent again.
 pub const REPLICATION_STALL_NS: u64 = 5_000_000_000;
 
+/// A leader whose disk has made nothing durable at so many ticks in a row, about 2 s, while a follower's has, lets another
+/// one lead. Counted, so that a process which was paused does not blame its disk.
+pub const DISK_STALL_TICKS: u32 = 20;
+
 /// The most bytes of entries in one frame to a follower.
 pub const REPLICATION_FRAME_BYTES: usize = 1 << 20;
 

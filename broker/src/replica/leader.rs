@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use corelog_protocol::ids::{BrokerId, Epoch, Lsn};
 
-use crate::limits::{READY_AFTER_NS, REPLICATION_WINDOW_BYTES};
+use crate::limits::{DISK_STALL_TICKS, READY_AFTER_NS, REPLICATION_WINDOW_BYTES};
 use crate::planted::{Bug, is_planted};
 use crate::time::{Monotonic, Nanos};
 
@@ -32,6 +32,9 @@ pub struct Leader {
     pub told: Option<(Monotonic, Vec<BrokerId>)>,
     /// The end of the log at the last tick.
     end_at_tick: Lsn,
+    /// What was durable here at the last tick, and at how many in a row it was the same and not all.
+    durable_at_tick: Lsn,
+    stalled_ticks: u32,
     now: Monotonic,
 }
 
@@ -152,6 +155,8 @@ impl Leader {
             is_resigning: false,
             told: None,
             end_at_tick: Lsn(0),
+            durable_at_tick: Lsn(0),
+            stalled_ticks: 0,
             now,
         }
     }
@@ -212,6 +217,15 @@ impl Leader {
                 false => None,
             };
         }
+    }
+
+    /// A tick: whether the disk here stands still, and a follower's does not.
+    pub fn is_disk_overtaken(&mut self, durable: Lsn, end: Lsn) -> bool {
+        let before = std::mem::replace(&mut self.durable_at_tick, durable);
+        let is_stalled = durable == before && durable < end;
+        self.stalled_ticks = if is_stalled { self.stalled_ticks.saturating_add(1) } else { 0 };
+        let is_ahead = |follower: &Progress| follower.is_matched && follower.durable > durable;
+        self.stalled_ticks >= DISK_STALL_TICKS && self.followers.iter().any(is_ahead)
     }
 
     /// Whether this follower has kept up for so long that it may lead just as well.

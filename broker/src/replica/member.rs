@@ -421,6 +421,14 @@ impl Replica {
         match &mut self.phase {
             Phase::Leading(leader) => {
                 let since = Monotonic(now.0.saturating_sub(QUORUM_SILENCE_NS));
+                let is_overtaken = leader.is_disk_overtaken(log.has().end, log.next_lsn());
+                if is_overtaken && !leader.is_resigning {
+                    tracing::error!(
+                        lane = self.lane.0,
+                        "the disk makes nothing durable, and that of a follower does: another one shall lead"
+                    );
+                    leader.is_resigning = true;
+                }
                 let has_quorum = leader.has_quorum_since(since) && !leader.is_resigning;
                 let epoch = leader.epoch;
                 if !has_quorum {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use corelog_protocol::batch::{BatchBuilder, NewRecord};
 use corelog_protocol::frame::{FrameHeader, FrameKind};
-use corelog_protocol::ids::{ClusterId, Incarnation, PartitionId, ProducerId, ShardId};
+use corelog_protocol::ids::{ClusterId, Incarnation, LaneId, PartitionId, ProducerId, ShardId};
 use corelog_protocol::message::{
     Encoder, ErrorReply, Hello, Message, Offsets, OffsetsQuery, OffsetsReply, TopicCreate,
     TopicCreateReply, TopicDescribe, TopicDescribeReply, TopicInfo, TopicSettings,
@@ -64,6 +64,8 @@ pub struct World {
     events: VecDeque<(usize, Event)>,
     /// Completions wait here while the disk is held.
     pub is_disk_held: bool,
+    /// Of what waits while the disk is held, only what is for the files of this lane.
+    pub held_lane: Option<LaneId>,
     held: VecDeque<(usize, OpId, DiskOrder)>,
     pub fail_writes: bool,
     pub is_disk_full: bool,
@@ -133,6 +135,7 @@ impl World {
             disk: BTreeMap::new(),
             events: VecDeque::new(),
             is_disk_held: false,
+            held_lane: None,
             held: VecDeque::new(),
             fail_writes: false,
             is_disk_full: false,
@@ -346,7 +349,7 @@ impl World {
                 false => self.events.push_back((shard, Event::Dialed { dial, conn: None })),
             },
             Effect::Disk { op, order } => {
-                if self.is_disk_held {
+                if self.is_disk_held && self.is_held(shard, &order) {
                     self.held.push_back((shard, op, order));
                 } else {
                     self.complete(shard, op, order);
@@ -361,6 +364,18 @@ impl World {
             Effect::Ready => node.is_ready = true,
             Effect::Stopped => node.is_stopped = true,
         }
+    }
+
+    fn is_held(&self, shard: usize, order: &DiskOrder) -> bool {
+        let Some(lane) = self.held_lane else { return true };
+        let file = match order {
+            DiskOrder::Write { file, .. } | DiskOrder::Zero { file, .. } => *file,
+            DiskOrder::Flush { file } | DiskOrder::Read { file, .. } => *file,
+            _ => return false,
+        };
+        let folder = format!("lanes/{lane}/");
+        let file = self.nodes[shard].files.get(&file);
+        file.is_some_and(|(_, path)| path.starts_with(&folder))
     }
 
     /// Lets the disk complete what it has.

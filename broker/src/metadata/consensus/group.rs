@@ -232,6 +232,15 @@ impl Group {
         self.raw.raft.raft_log.term(index).ok().filter(|&term| term > 0)
     }
 
+    /// It leads, and another member has made durable what is not durable here.
+    pub fn is_overtaken(&self) -> bool {
+        let id = self.config.id.0;
+        let progress = self.raw.raft.prs();
+        let own = progress.get(id).map_or(0, |own| own.matched);
+        self.raw.raft.state == StateRole::Leader
+            && progress.iter().any(|(other, progress)| *other != id && progress.matched > own)
+    }
+
     /// There is nobody to talk to and nothing to wait for: time need not be told.
     pub fn wants_ticks(&self) -> bool {
         self.status.role != Role::Leader || !self.members.is_alone(self.config.id)

@@ -28,6 +28,26 @@ pub(super) struct Records {
     appended: VecDeque<(Lsn, RecordNumber)>,
     /// First and last record of a checkpoint that is not durable yet, and where the first is.
     checkpoint: Option<(RecordNumber, RecordNumber, Option<Lsn>)>,
+    /// The oldest record that was not durable at the last tick, and at how many in a row it was the same.
+    oldest_at_tick: Option<RecordNumber>,
+    stalled_ticks: u32,
+}
+
+/// A leader of the group one of whose records is not durable after so many ticks, 1 s, lets another one lead.
+const STALL_TICKS: u32 = 20;
+
+impl Records {
+    fn on_tick(&mut self) {
+        let waiting = self.waiting.front().map(|(number, _)| *number);
+        let oldest = self.appended.front().map(|(_, number)| *number).or(waiting);
+        let is_stalled = oldest.is_some() && oldest == self.oldest_at_tick;
+        self.stalled_ticks = if is_stalled { self.stalled_ticks.saturating_add(1) } else { 0 };
+        self.oldest_at_tick = oldest;
+    }
+
+    fn is_stalled(&self) -> bool {
+        self.stalled_ticks >= STALL_TICKS
+    }
 }
 
 impl MetadataKeeper {
@@ -82,6 +102,12 @@ impl MetadataKeeper {
     /// The group may propose nothing before all its records are in the log.
     pub(super) fn has_records_waiting(&self) -> bool {
         !self.records.waiting.is_empty()
+    }
+
+    /// The disk does not take what the group has to remember, and that of another member does. While it leads,
+    /// nothing is agreed on.
+    pub(super) fn is_disk_overtaken(&self) -> bool {
+        self.records.is_stalled() && self.group.as_ref().is_some_and(Group::is_overtaken)
     }
 
     /// Time has to be told to the group.
@@ -142,6 +168,7 @@ impl Shard {
     pub(in crate::shard) fn tick_keeper<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
         let Some(keeper) = &mut self.keeper else { return };
         keeper.ticks += 1;
+        keeper.records.on_tick();
         if let Some(group) = &mut keeper.group {
             group.tick();
         }

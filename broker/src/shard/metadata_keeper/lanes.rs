@@ -125,17 +125,17 @@ impl Shard {
         }
     }
 
-    /// A broker that leaves or drains, and leads no lane any more, lets another one lead the metadata's group as well.
+    /// A broker that leaves or drains, and leads no lane any more, lets another one lead the metadata's group as well; so
+    /// does one whose disk stands still.
     pub(super) fn hand_over_group<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
-        if !self.is_leaving() || self.leads_lanes() {
-            return;
-        }
+        let is_done_here = self.is_leaving() && !self.leads_lanes();
         let Some(keeper) = self.keeper.as_mut().filter(|keeper| keeper.is_leading()) else {
             return;
         };
         // Given up by the group after an election's time: then the next one is tried.
         let round = keeper.ticks / HAND_OVER_TICKS;
-        if !keeper.proposed.is_empty() || !keeper.ticks.is_multiple_of(HAND_OVER_TICKS) {
+        let is_wanted = keeper.is_disk_overtaken() || is_done_here && keeper.proposed.is_empty();
+        if !is_wanted || !keeper.ticks.is_multiple_of(HAND_OVER_TICKS) {
             return;
         }
         let (me, now) = (keeper.me, keeper.group_time());

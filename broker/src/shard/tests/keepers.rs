@@ -241,3 +241,20 @@ fn who_is_far_behind_is_sent_the_state_as_it_is() {
     assert!(state.version() > 800, "{}", state.version());
     create_at(&mut cluster, broker, "last");
 }
+
+#[test]
+fn who_leads_the_metadata_and_has_a_disk_that_stands_still_lets_another_lead() {
+    let mut cluster = begun();
+    let first = leader(&cluster).expect("somebody leads");
+    cluster.world(first).is_disk_held = true;
+    ask(&mut cluster, first, &create("meanwhile"));
+    cluster.pass(Nanos::from_secs(5));
+    let next = leader(&cluster).expect("somebody leads");
+    assert_ne!(next, first);
+    create_at(&mut cluster, next, "afterwards");
+    let made = ["meanwhile", "afterwards"];
+    assert!(made.iter().all(|name| state(&cluster, next).topic(name).is_some()));
+    cluster.world(first).release_disk();
+    cluster.pass(Nanos::from_secs(2));
+    assert!((0..3).all(|at| made.iter().all(|name| state(&cluster, at).topic(name).is_some())));
+}

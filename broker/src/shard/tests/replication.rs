@@ -7,7 +7,9 @@ use corelog_protocol::produce::ProduceAck;
 use corelog_protocol::{Durability, ErrorCode};
 
 use super::world::{Client, batch, produce};
+use crate::limits::LEAVE_MS;
 use crate::replica::Position;
+use crate::shard::event::Event;
 use crate::sim::cluster::{Cluster, number};
 use crate::time::Nanos;
 
@@ -126,6 +128,98 @@ fn a_leader_that_is_cut_off_loses_what_nobody_had_and_leads_again_later() {
     cluster.mend(heir, other);
     cluster.pass(Nanos::from_secs(3));
     assert!((1..3).all(|broker| has(&cluster, broker) == has(&cluster, 0)));
+}
+
+/// The log of one lane stops at once; that of another is waited for, and meanwhile the first learns that its tail is void.
+#[test]
+fn a_broker_that_stops_comes_to_an_end_also_with_a_tail_that_is_void() {
+    let mut cluster = Cluster::with(&[1, 1, 1], |config| config.lanes_per_shard = 2);
+    cluster.pass(Nanos::from_secs(3));
+    let client = cluster.world(0).client(0);
+    let settings =
+        TopicSettings { partitions: 6, replicas: 0, retention_ms: None, retention_bytes: None };
+    let create = TopicCreate { name: "t".into(), settings, timeout_ms: 0 };
+    cluster.world(0).ask(client, 1, &create);
+    cluster.pass(Nanos::from_secs(1));
+    let view = cluster.brokers[0].world.nodes[0].shard.view();
+    let topic = view.state().topic("t").expect("made");
+    let is_led = |lane| view.lane(lane).is_some_and(|lane| lane.leader_id() == Some(number(0)));
+    let led: Vec<_> = (topic.partitions())
+        .filter(|(_, link)| is_led(link.lane))
+        .map(|(partition, link)| (partition, link.lane))
+        .collect();
+    let [(void, lane), (slow, other)] = led[..] else { panic!("{led:?}") };
+
+    cluster.cut(0, 1);
+    cluster.cut(0, 2);
+    cluster.world(0).held_lane = Some(other);
+    cluster.world(0).is_disk_held = true;
+    send(&mut cluster, 0, void, Durability::QuorumDurable);
+    send(&mut cluster, 0, slow, Durability::LeaderDurable);
+    cluster.pass(Nanos::from_secs(3));
+    let view = cluster.brokers[1].world.nodes[0].shard.view();
+    let heir = view.lane(lane).and_then(|lane| lane.leader_id()).expect("another leads");
+    assert_ne!(heir, number(0));
+    let heir = heir.0 as usize - 1;
+    cluster.world(0).tell(0, Event::Stop);
+    // It does not hear that it leads nothing.
+    cluster.pass(Nanos::from_millis(LEAVE_MS + 100));
+    cluster.mend(0, 1);
+    cluster.mend(0, 2);
+    cluster.pass(Nanos::from_secs(1));
+    assert!(!cluster.brokers[0].world.nodes[0].is_stopped, "its disk still has something to do");
+    cluster.world(0).release_disk();
+    cluster.pass(Nanos::from_secs(10));
+    assert!(cluster.brokers[0].world.nodes[0].is_stopped);
+
+    cluster.kill(0);
+    cluster.restart(0);
+    cluster.pass(Nanos::from_secs(5));
+    let position = |cluster: &Cluster, broker: usize| {
+        cluster.brokers[broker].world.nodes[0].shard.lane_position(lane)
+    };
+    assert_eq!(position(&cluster, 0), position(&cluster, heir));
+}
+
+#[test]
+fn a_leader_whose_disk_stands_still_lets_another_lead_and_gets_the_lane_back() {
+    let (mut cluster, partition) = begun();
+    let first = send(&mut cluster, 0, partition, Durability::QuorumDurable);
+    cluster.pass(Nanos::from_secs(1));
+    assert_eq!(level_of(&mut cluster, 0, first), Durability::QuorumDurable);
+    cluster.world(0).is_disk_held = true;
+    let stuck = send(&mut cluster, 0, partition, Durability::QuorumDurable);
+    cluster.pass(Nanos::from_secs(5));
+    let error = cluster.world(0).take_one(stuck).error();
+    assert_eq!(error.code, ErrorCode::OutcomeUnknown, "the others have it: it is not lost");
+    let heir = leader(&cluster, 1).expect("another leads");
+    assert_ne!(heir, number(0));
+    let heir = heir.0 as usize - 1;
+    let second = send(&mut cluster, heir, partition, Durability::QuorumDurable);
+    cluster.pass(Nanos::from_millis(500));
+    assert_eq!(cluster.world(heir).take_one(second).ack().base_offset.0, 6);
+    cluster.world(0).release_disk();
+    cluster.pass(Nanos::from_secs(20));
+    assert_eq!(leader(&cluster, 1), Some(number(0)), "it is the preferred one");
+    assert!((1..3).all(|broker| has(&cluster, broker) == has(&cluster, 0)));
+}
+
+/// All disks are one, or all are slow: a change of leader would mend nothing.
+#[test]
+fn a_leader_whose_disk_stands_still_leads_on_if_the_others_do_too() {
+    let (mut cluster, partition) = begun();
+    for broker in 0..3 {
+        cluster.world(broker).is_disk_held = true;
+    }
+    let sent = send(&mut cluster, 0, partition, Durability::QuorumDurable);
+    cluster.pass(Nanos::from_secs(10));
+    assert!(cluster.world(0).take(sent).is_empty());
+    for broker in 0..3 {
+        cluster.world(broker).release_disk();
+    }
+    cluster.pass(Nanos::from_secs(1));
+    assert_eq!(level_of(&mut cluster, 0, sent), Durability::QuorumDurable);
+    assert_eq!(leader(&cluster, 0), Some(number(0)));
 }
 
 #[test]
