@@ -104,6 +104,15 @@ impl<T> Engine<T> {
         }
     }
 
+    /// The broker behind this door refuses, again, what it said itself that it leads: it may be behind the times, and
+    /// another one is asked where that is led.
+    pub(super) fn doubt_guide(&mut self, now: Now, door: usize) {
+        let broker = self.doors[door].broker;
+        if broker == self.cluster.guide && self.cluster.has_others(broker) {
+            self.turn_guide(now);
+        }
+    }
+
     /// What waits in a door and could be asked of any broker is asked of the guide.
     pub(super) fn move_asks(&mut self, door: usize) {
         let guide = self.door_of_metadata();

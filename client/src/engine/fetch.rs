@@ -58,7 +58,7 @@ impl<T> Engine<T> {
             return;
         }
         let hint = u64::from(refusal.retry_after_ms) * MILLIS;
-        let (topic, redirects) = (at.topic, at.redirects);
+        let (topic, redirects, door) = (at.topic, at.redirects, at.door);
         let wait = match place_unknown && has_peers {
             true => hint.max(self.redirect_nanos(redirects)),
             false => hint.max(RETRY_NANOS),
@@ -73,6 +73,9 @@ impl<T> Engine<T> {
             }
         }
         if place_unknown {
+            if let Some(door) = door.filter(|_| redirects > 0) {
+                self.doubt_guide(now, door);
+            }
             self.describe_topic(topic);
         }
     }
