@@ -16,6 +16,7 @@ mod os;
 mod place;
 mod replicated;
 mod report;
+mod slow_follower;
 mod speed;
 mod spike;
 mod topics;
@@ -188,6 +189,24 @@ enum Command {
         #[arg(long, default_value_t = 2.0)]
         seconds: f64,
     },
+    /// Measure what a follower that stands still, or has a slow disk, costs the leader and who produces to it
+    SlowFollower {
+        /// A folder on the disk to use (default: under target/)
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// The broker's binary, built with `--features delays` (default: corelogd next to this one)
+        #[arg(long)]
+        broker: Option<PathBuf>,
+        /// How often everything is measured; the medians count
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Length of each measurement, for which the follower stands still
+        #[arg(long, default_value_t = 30.0)]
+        seconds: f64,
+        /// By how much its disk is slower
+        #[arg(long, default_value_t = 100)]
+        times: u32,
+    },
     /// One broker and a local cluster of three under the same load: what three copies cost
     Replicated {
         /// A folder on the disk to use (default: under target/)
@@ -330,6 +349,10 @@ fn run(command: Command) -> io::Result<bool> {
         }
         Command::Replicated { dir: folder, rounds, seconds } => {
             replicated::run(&replicated::Settings { folder, rounds, seconds })
+        }
+        Command::SlowFollower { dir: folder, broker, rounds, seconds, times } => {
+            let binary = broker.unwrap_or_else(kill::default_binary);
+            slow_follower::run(&slow_follower::Settings { folder, binary, rounds, seconds, times })
         }
         Command::Spike {
             dir: folder,

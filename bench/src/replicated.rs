@@ -1,9 +1,6 @@
 //! What three copies cost: one broker and a local cluster of three side by side in this process, under the same load in
 //! turns, on the same disk and the same cores. So the cluster does three times the work on what one broker has to
 //! itself: the ratios say what replication costs a machine, not how fast three machines are.
-//!
-//! Also what a follower that stands still costs the others: the same load with one broker of three down, and with that
-//! broker there and silent.
 
 use std::io;
 use std::path::PathBuf;
@@ -149,15 +146,18 @@ fn line(name: String, side: &str, figures: &Figures) -> [String; 7] {
     ]
 }
 
-/// A topic with one partition, at the broker that leads it.
-fn target(addresses: &[std::net::SocketAddr]) -> io::Result<Target> {
+/// With one partition.
+pub const TOPIC: &str = "replicated";
+
+/// The topic, at the broker that leads it.
+pub fn target(addresses: &[std::net::SocketAddr]) -> io::Result<Target> {
     let limit = Instant::now() + PATIENCE;
     loop {
         for &address in addresses {
             let mut admin = Admin::connect(address, ShardId::ANY)?;
             // Made at the first that can; the others know it by then.
-            _ = admin.create_topic("replicated", 1, None);
-            let Ok(topic) = admin.describe_topic("replicated") else { continue };
+            _ = admin.create_topic(TOPIC, 1, None);
+            let Ok(topic) = admin.describe_topic(TOPIC) else { continue };
             let Some(place) = topic.places.first() else { continue };
             let leader = topic.brokers.get(place.broker).map(|broker| broker.address);
             let leader = if topic.brokers.places.is_empty() { Some(address) } else { leader };

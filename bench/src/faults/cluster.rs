@@ -24,6 +24,8 @@ pub struct Cluster {
 struct Node {
     config: Config,
     child: Option<Child>,
+    /// Of its next process: a variable of the environment and its value.
+    variable: Option<(&'static str, String)>,
 }
 
 /// How long a broker may take to stop in good order.
@@ -66,7 +68,7 @@ impl Cluster {
             config.cluster.id = format!("{:032x}", u128::from(seed) | 1 << 100);
             config.cluster.broker = at as u32 + 1;
             config.cluster.brokers.clone_from(&named);
-            Node { config, child: None }
+            Node { config, child: None, variable: None }
         };
         let nodes = (0..brokers).map(node).collect();
         Ok(Self { nodes, network, binary: binary.to_owned(), folder: folder.to_owned() })
@@ -98,9 +100,24 @@ impl Cluster {
         let mut command = self.network.command(at, &self.binary);
         command.arg("--config").arg(&file).stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
+        command.envs(node.variable.clone());
         os::end_with_parent(&mut command);
         node.child = Some(command.process_group(0).spawn()?);
         Ok(())
+    }
+
+    /// What the next process of this broker finds in its environment, besides ours.
+    pub fn set_variable(&mut self, at: usize, variable: Option<(&'static str, String)>) {
+        self.nodes[at].variable = variable;
+    }
+
+    /// The process of a broker that runs.
+    pub fn process(&self, at: usize) -> Option<u32> {
+        self.nodes[at].child.as_ref().map(Child::id)
+    }
+
+    pub fn config(&self, at: usize) -> &Config {
+        &self.nodes[at].config
     }
 
     /// `kill -9`, and waits until the process is gone.

@@ -4,11 +4,11 @@
 //! [`cluster`] has the processes, [`network`] what lies between them, [`load`] the clients, [`disk`] a second
 //! reader of what the brokers wrote.
 
-mod cluster;
+pub mod cluster;
 mod disk;
 mod fault;
 mod load;
-mod network;
+pub mod network;
 mod outage;
 
 use std::collections::BTreeMap;
