@@ -7,7 +7,8 @@
 //!                                                  └────┘ a quorum answered, nobody may lead, and nothing new
 //!                                                         comes: entered e+2, and so on, ever more slowly
 //! ```
-//! A leader that shall lead no more hands over instead, which loses nothing: it says whom it would have lead, the
+//! A leader that is heard, and does not say that it serves, is replaced as well: its disk or its shard stands still.
+//! One that shall lead no more hands over instead, which loses nothing: it says whom it would have lead, the
 //! lane is moving, and when it has handed over the next epoch is entered. A move that takes too long is taken back.
 //!
 //! Nothing is decided here for good. A command holds only if the lane is still as it was when it was proposed,
@@ -47,6 +48,9 @@ pub struct FailoverConfig {
 
 /// For how long it holds what a leader told of its followers: it does so each second.
 const PROGRESS_HOLDS: Nanos = Nanos::from_secs(3);
+/// A leader that was heard, and has not said for so long that it serves, is replaced: it cannot begin, or one of its shards
+/// stands still. Twice as long after each time in a row.
+pub const SERVE_PATIENCE: Nanos = Nanos::from_secs(3);
 
 /// What a leader has offered.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -84,8 +88,29 @@ struct LaneWatch {
     resigned: Option<(BrokerId, Epoch)>,
     /// Epochs in a row that were given up without a leader.
     stalls: u32,
+    /// Who leads which epoch, and since when as far as is known here.
+    named: Option<(BrokerId, Epoch, Monotonic)>,
+    /// Epochs in a row whose leader never said that it serves.
+    unserved: u32,
     /// What its leader told last of its followers, who that was, and when.
     progress: Option<(BrokerId, LaneProgress, Monotonic)>,
+}
+
+impl LaneWatch {
+    /// When the leader of a lane said last that it serves in this epoch, or was named.
+    fn served_at(&mut self, lane: &LaneRecord, leader: BrokerId, now: Monotonic) -> Monotonic {
+        let of_now = |from: BrokerId, epoch: Epoch| from == leader && epoch == lane.epoch;
+        let named = self.named.filter(|(from, epoch, _)| of_now(*from, *epoch));
+        let (.., named_at) = *self.named.insert(named.unwrap_or((leader, lane.epoch, now)));
+        let told = self.progress.as_ref().filter(|(from, it, _)| of_now(*from, it.epoch));
+        match told {
+            Some((.., at)) => {
+                self.unserved = 0;
+                *at
+            }
+            None => named_at,
+        }
+    }
 }
 
 /// See the module's page. Asked only while this broker leads the metadata.
@@ -291,8 +316,14 @@ impl Failover {
             return (Some(enter_next(lane)), now);
         }
         watch.stalls = 0;
+        let patience = Nanos(SERVE_PATIENCE.0 << watch.unserved.min(STALL_DOUBLINGS_MAX));
+        let is_over_at = watch.served_at(lane, leader, now) + patience;
+        if now >= is_over_at {
+            watch.unserved = watch.unserved.saturating_add(1);
+            return (Some(enter_next(lane)), now);
+        }
         let is_me = leader == self.config.me;
-        (None, if is_me { Monotonic(u64::MAX) } else { self.silent_at(leader) })
+        (None, if is_me { is_over_at } else { is_over_at.min(self.silent_at(leader)) })
     }
 
     /// A move that is offered, under way, or over.

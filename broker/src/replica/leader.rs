@@ -35,6 +35,8 @@ pub struct Leader {
     /// What was durable here at the last tick, and at how many in a row it was the same and not all.
     durable_at_tick: Lsn,
     stalled_ticks: u32,
+    /// The disk here stands still, and a follower's does not.
+    pub is_disk_overtaken: bool,
     now: Monotonic,
 }
 
@@ -157,6 +159,7 @@ impl Leader {
             end_at_tick: Lsn(0),
             durable_at_tick: Lsn(0),
             stalled_ticks: 0,
+            is_disk_overtaken: false,
             now,
         }
     }
@@ -219,13 +222,14 @@ impl Leader {
         }
     }
 
-    /// A tick: whether the disk here stands still, and a follower's does not.
-    pub fn is_disk_overtaken(&mut self, durable: Lsn, end: Lsn) -> bool {
+    /// A tick: looks whether the disk here stands still, and a follower's does not.
+    pub fn look_at_disk(&mut self, durable: Lsn, end: Lsn) {
         let before = std::mem::replace(&mut self.durable_at_tick, durable);
         let is_stalled = durable == before && durable < end;
         self.stalled_ticks = if is_stalled { self.stalled_ticks.saturating_add(1) } else { 0 };
         let is_ahead = |follower: &Progress| follower.is_matched && follower.durable > durable;
-        self.stalled_ticks >= DISK_STALL_TICKS && self.followers.iter().any(is_ahead)
+        self.is_disk_overtaken =
+            self.stalled_ticks >= DISK_STALL_TICKS && self.followers.iter().any(is_ahead);
     }
 
     /// Whether this follower has kept up for so long that it may lead just as well.

@@ -421,14 +421,7 @@ impl Replica {
         match &mut self.phase {
             Phase::Leading(leader) => {
                 let since = Monotonic(now.0.saturating_sub(QUORUM_SILENCE_NS));
-                let is_overtaken = leader.is_disk_overtaken(log.has().end, log.next_lsn());
-                if is_overtaken && !leader.is_resigning {
-                    tracing::error!(
-                        lane = self.lane.0,
-                        "the disk makes nothing durable, and that of a follower does: another one shall lead"
-                    );
-                    leader.is_resigning = true;
-                }
+                leader.look_at_disk(log.has().end, log.next_lsn());
                 let has_quorum = leader.has_quorum_since(since) && !leader.is_resigning;
                 let epoch = leader.epoch;
                 if !has_quorum {
@@ -456,6 +449,18 @@ impl Replica {
                 self.advance(log, now);
             }
             Phase::Following(_) | Phase::Accepting(_) | Phase::Failed => {}
+        }
+    }
+
+    /// The directory of its log makes nothing durable, while disks of others do: another one shall lead that has all.
+    pub fn on_disk_overtaken(&mut self) {
+        let is_new = self.leading().is_some_and(|leader| !leader.is_resigning);
+        if is_new && self.is_whole_elsewhere() {
+            tracing::error!(
+                lane = self.lane.0,
+                "the disk makes nothing durable, and that of a follower does: another one shall lead"
+            );
+            self.resign();
         }
     }
 

@@ -141,6 +141,11 @@ impl Lane {
         self.seat.as_ref()?.replica.as_ref()?.leading()
     }
 
+    /// It is led here, and its disk stands still, but not those of its followers.
+    pub fn is_disk_overtaken(&self) -> bool {
+        self.leading().is_some_and(|leader| leader.is_disk_overtaken)
+    }
+
     pub fn leading_mut(&mut self) -> Option<&mut Leader> {
         self.seat.as_mut()?.replica.as_mut()?.leading_mut()
     }

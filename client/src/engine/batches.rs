@@ -125,9 +125,8 @@ impl<T> Engine<T> {
         if (place_unknown || is_in_doubt) && !queue.has_refused() {
             queue.redirects = redirects.saturating_add(1);
         }
-        let door = queue.door;
         if code == ErrorCode::NotLeader && redirects > 0 {
-            self.doubt_guide(now, door);
+            self.turn_guide(now);
         }
         let queue = &mut self.producer.queues[at];
         if matches!(code, ErrorCode::NotLeader | ErrorCode::Moved) && id > queue.unconfirmed {

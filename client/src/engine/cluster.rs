@@ -1,8 +1,8 @@
 //! The brokers of a cluster as they were told last, and which of them is asked about topics: the guide.
 //!
 //! A client begins with addresses only. Whoever answers there tells who else is there, and from then on
-//! each broker has doors of its own. A guide that is gone, silent, or behind the times gives way to the
-//! next in the ring: all brokers by id, then whoever answers at the addresses of the settings.
+//! each broker has doors of its own. A guide that is gone, silent, or behind the times (it has named twice in a row who
+//! refuses to lead) gives way to the next in the ring: all brokers by id, then whoever answers at the addresses of the settings.
 //! A broker that is alone tells no list, and is asked at those addresses for ever.
 
 use super::door::{Ask, Door, Link};
@@ -101,15 +101,6 @@ impl<T> Engine<T> {
             let old = self.door_of_metadata();
             self.cluster.guide = next;
             self.move_asks(old);
-        }
-    }
-
-    /// The broker behind this door refuses, again, what it said itself that it leads: it may be behind the times, and
-    /// another one is asked where that is led.
-    pub(super) fn doubt_guide(&mut self, now: Now, door: usize) {
-        let broker = self.doors[door].broker;
-        if broker == self.cluster.guide && self.cluster.has_others(broker) {
-            self.turn_guide(now);
         }
     }
 

@@ -58,7 +58,7 @@ impl<T> Engine<T> {
             return;
         }
         let hint = u64::from(refusal.retry_after_ms) * MILLIS;
-        let (topic, redirects, door) = (at.topic, at.redirects, at.door);
+        let (topic, redirects) = (at.topic, at.redirects);
         let wait = match place_unknown && has_peers {
             true => hint.max(self.redirect_nanos(redirects)),
             false => hint.max(RETRY_NANOS),
@@ -73,8 +73,8 @@ impl<T> Engine<T> {
             }
         }
         if place_unknown {
-            if let Some(door) = door.filter(|_| redirects > 0) {
-                self.doubt_guide(now, door);
+            if redirects > 0 {
+                self.turn_guide(now);
             }
             self.describe_topic(topic);
         }

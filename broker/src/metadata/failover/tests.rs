@@ -54,6 +54,15 @@ impl Cluster {
         self.failover.on_answer(BrokerId(from), &answer, ms(at));
     }
 
+    /// The leader of a lane says that it serves.
+    fn serve(&mut self, lane: u32, at: u64) {
+        let record = self.state.lane(LaneId(lane)).expect("it is there");
+        let (Some(leader), epoch) = (record.leader_id(), record.epoch) else { return };
+        let (lane, end) = (LaneId(lane), Lsn(0));
+        let progress = LaneProgress { lane, epoch, end, followers: Vec::new() };
+        self.failover.on_progress(leader, progress, ms(at));
+    }
+
     fn hear(&mut self, brokers: &[u32], at: u64) {
         brokers.iter().for_each(|id| self.failover.on_heard(BrokerId(*id), ms(at)));
     }
@@ -106,6 +115,50 @@ fn a_silent_leader_is_replaced_by_one_that_answers() {
 }
 
 #[test]
+fn who_is_heard_and_does_not_serve_is_replaced_ever_more_slowly() {
+    let mut cluster = Cluster::led();
+    let wait = SERVE_PATIENCE.as_millis();
+    for at in [1_000, 2_000, wait - 1] {
+        cluster.hear(&[2, 3], at);
+        cluster.serve(1, at);
+        cluster.serve(3, at);
+        assert_eq!(cluster.run(at), 0);
+    }
+    // 2 cannot begin: its disk stands still, or the shard that has the lane.
+    cluster.hear(&[2, 3], wait);
+    assert_eq!(cluster.run(wait), 1);
+    assert_eq!(cluster.leaders(), [(1, 1), (2, 0), (1, 3)]);
+    for broker in 1..=2 {
+        cluster.answer(broker, 2, 2, 0, wait);
+    }
+    assert_eq!(cluster.run(wait), 1);
+    assert_eq!(cluster.leaders()[1], (2, 2), "it is the preferred one, and answers");
+    // It is waited for twice as long, since it may be slow.
+    let again = wait + 2 * wait;
+    for at in (wait..again).step_by(100) {
+        cluster.hear(&[2, 3], at);
+        cluster.serve(1, at);
+        cluster.serve(3, at);
+        assert_eq!(cluster.run(at), 0, "at {at}");
+    }
+    cluster.hear(&[2, 3], again);
+    cluster.serve(1, again);
+    cluster.serve(3, again);
+    assert_eq!(cluster.run(again), 1);
+    assert_eq!(cluster.leaders()[1], (3, 0));
+    // Whoever serves is not replaced, and forgets how often nobody did.
+    for broker in 1..=3 {
+        cluster.answer(broker, 2, 3, 0, again);
+    }
+    cluster.run(again);
+    for at in (again..again + 3 * wait).step_by(500) {
+        cluster.hear(&[2, 3], at);
+        (1..=3).for_each(|lane| cluster.serve(lane, at));
+        assert_eq!(cluster.run(at), 0, "at {at}");
+    }
+}
+
+#[test]
 fn an_answer_of_who_is_silent_counts_but_it_is_not_named() {
     let mut cluster = Cluster::led();
     cluster.hear(&[3], 400);
@@ -121,9 +174,11 @@ fn an_answer_of_who_is_silent_counts_but_it_is_not_named() {
 #[test]
 fn the_leader_of_the_metadata_never_takes_itself_for_gone() {
     let mut cluster = Cluster::led();
+    cluster.serve(1, 9_999);
     assert_eq!(cluster.run(10_000), 2);
     assert_eq!(cluster.leaders(), [(1, 1), (2, 0), (2, 0)]);
-    assert_eq!(cluster.next(), None);
+    let expected = ms(9_999) + SERVE_PATIENCE;
+    assert_eq!(cluster.next(), Some((expected - ms(0)).as_millis()), "only if it does not serve");
 }
 
 #[test]
@@ -170,7 +225,8 @@ fn one_command_for_a_lane_is_on_its_way_at_a_time() {
     let first = cluster.tick(500);
     assert_eq!(first.len(), 2, "{first:?}");
     assert!(cluster.tick(600).is_empty());
-    assert_eq!(cluster.next(), None);
+    let patience = SERVE_PATIENCE.as_millis();
+    assert_eq!(cluster.next(), Some(patience), "of the lane that 1 leads");
     // Not proposed: due again.
     cluster.failover.on_dropped(&first[0], ms(601));
     assert_eq!(cluster.next(), Some(601));
@@ -347,6 +403,8 @@ fn lanes_are_led_again_whatever_happened_before() {
                     } else if leads == Some(BrokerId(id)) && !is_calm && random.chance(1, 40) {
                         let (from, lane) = (BrokerId(id), LaneId(lane));
                         cluster.failover.on_resign(from, lane, Epoch(epoch), ms(now));
+                    } else if leads == Some(BrokerId(id)) && (is_calm || random.chance(1, 30)) {
+                        cluster.serve(lane, now);
                     }
                 }
             }

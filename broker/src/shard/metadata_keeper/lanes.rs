@@ -129,12 +129,15 @@ impl Shard {
     /// does one whose disk stands still.
     pub(super) fn hand_over_group<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
         let is_done_here = self.is_leaving() && !self.leads_lanes();
+        let is_stalled =
+            self.is_directory_overtaken(self.lanes[super::LANE].log.config().directory);
         let Some(keeper) = self.keeper.as_mut().filter(|keeper| keeper.is_leading()) else {
             return;
         };
         // Given up by the group after an election's time: then the next one is tried.
         let round = keeper.ticks / HAND_OVER_TICKS;
-        let is_wanted = keeper.is_disk_overtaken() || is_done_here && keeper.proposed.is_empty();
+        let is_wanted =
+            is_stalled || keeper.is_disk_overtaken() || is_done_here && keeper.proposed.is_empty();
         if !is_wanted || !keeper.ticks.is_multiple_of(HAND_OVER_TICKS) {
             return;
         }

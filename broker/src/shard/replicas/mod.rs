@@ -14,9 +14,9 @@ use std::collections::VecDeque;
 
 use corelog_protocol::ids::{BrokerId, Epoch, LaneId, Lsn, ShardId};
 
-use super::lane::LaneState;
+use super::lane::{Lane, LaneState};
 use super::{Cx, Shard};
-use crate::disk::DiskDone;
+use crate::disk::{DirectoryId, DiskDone};
 use crate::limits::REPLICA_TICK_MS;
 use crate::log::{Base, Log, ReadId};
 use crate::memory::{Memory, Piece};
@@ -402,6 +402,25 @@ impl Shard {
         for lane in 0..self.lanes.len() {
             self.with_replica(cx, lane, |replica, log, now| replica.on_tick(log, now));
         }
+        self.leave_stalled_disks(cx);
+    }
+
+    /// What stands still for one lane does so for all that lie there, also for those in which nothing is written now.
+    fn leave_stalled_disks<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
+        if self.lanes.iter().all(|lane| !lane.is_disk_overtaken()) {
+            return;
+        }
+        for lane in 0..self.lanes.len() {
+            if self.is_directory_overtaken(self.lanes[lane].log.config().directory) {
+                self.with_replica(cx, lane, |replica, _, _| replica.on_disk_overtaken());
+            }
+        }
+    }
+
+    /// A lane that is led here makes nothing durable in this directory, and its followers do.
+    pub(super) fn is_directory_overtaken(&self, directory: DirectoryId) -> bool {
+        let is_there = |lane: &&Lane| lane.log.config().directory == directory;
+        self.lanes.iter().filter(is_there).any(Lane::is_disk_overtaken)
     }
 
     /// When the next tick is due.

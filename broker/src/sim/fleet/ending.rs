@@ -20,8 +20,9 @@ use crate::sim::trace::Violation;
 const TICK: u64 = 20_000_000;
 /// I14: with a majority there and nothing in the way, every lane takes writes within this.
 const PROGRESS: u64 = 5_000_000_000;
-/// If disks stand still: that is noticed after 2 s, and after another one for the metadata.
-const PROGRESS_HUNG: u64 = 8_000_000_000;
+/// If disks stand still: that is noticed after 2 s, after another one for the metadata, and after three for who was named a
+/// leader in the last moment.
+const PROGRESS_HUNG: u64 = 10_000_000_000;
 /// In which what has rotted unread is found, and replaced: the scrub rests for a minute between two walks.
 const SCRUBBED: u64 = 75_000_000_000;
 /// How often that is looked for.
