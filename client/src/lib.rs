@@ -17,6 +17,7 @@ pub mod engine;
 mod error;
 #[cfg(feature = "glommio")]
 pub mod glommio;
+mod leader;
 mod operation;
 mod partition;
 mod record;
@@ -29,7 +30,7 @@ pub use compression::{PackFault, UNPACKED_BYTES_MAX, pack_batch, unpack_batch};
 pub use corelog_protocol::Durability;
 pub use corelog_protocol::ErrorCode;
 pub use corelog_protocol::batch::{BatchError, Compression, Header};
-pub use corelog_protocol::ids::{BrokerId, LaneId, Offset};
+pub use corelog_protocol::ids::{BrokerId, LaneId, Offset, ShardId};
 pub use corelog_protocol::message::{
     BrokerPlace, BrokerStatus, Brokers, ClusterStatusReply, LaneStatus, Obstacle, Operation,
     PartitionPlace, ReplicaPlace, ReplicaStatus, ShardCounters, StatusReply, TopicChanges,
@@ -41,6 +42,7 @@ pub use engine::{
     ObjectiveState, OutOfRange, Position,
 };
 pub use error::{Error, Refusal};
+pub use leader::Leader;
 pub use operation::{PlannedMove, Standing, planned_moves, standing};
 pub use partition::{Partitioner, murmur2, partition_of_key};
 pub use record::Record;

@@ -4,11 +4,18 @@
 use super::queue::{Batch, BatchState, Done};
 use super::time::{MILLIS, Now};
 use super::{Delivered, Effect, Effects, Engine, Failed, RETRY_NANOS};
-use crate::{Error, Refusal};
+use crate::{Error, Leader, Refusal};
 use corelog_protocol::ErrorCode;
 use corelog_protocol::ids::PartitionId;
 use corelog_protocol::produce::ProduceAck;
 use std::sync::Arc;
+
+/// An ack, and the door that it came through.
+#[derive(Clone, Copy)]
+pub(super) struct Acked<'a> {
+    pub ack: &'a ProduceAck,
+    pub door: usize,
+}
 
 /// What a broker answers that does not lead the lane, or not any more; with `has_peers`, when others may.
 pub(super) fn is_place_unknown(code: ErrorCode, has_peers: bool) -> bool {
@@ -43,7 +50,7 @@ impl<T> Engine<T> {
         now: Now,
         at: usize,
         id: u64,
-        ack: &ProduceAck,
+        ack: Acked<'_>,
         effects: &mut Effects<T>,
     ) {
         let mut done = Vec::new();
@@ -286,7 +293,7 @@ impl<T> Engine<T> {
         &mut self,
         at: usize,
         done: Vec<Done<T>>,
-        ack: Option<&ProduceAck>,
+        ack: Option<Acked<'_>>,
         effects: &mut Effects<T>,
     ) {
         for Done { batch, error } in done {
@@ -302,7 +309,7 @@ impl<T> Engine<T> {
         &mut self,
         at: usize,
         mut batch: Batch<T>,
-        outcome: Result<Option<&ProduceAck>, Error>,
+        outcome: Result<Option<Acked<'_>>, Error>,
         effects: &mut Effects<T>,
     ) {
         self.producer.release(&mut batch);
@@ -311,8 +318,8 @@ impl<T> Engine<T> {
             return;
         }
         let Batch { tokens, flush, level, deadline, sent_at, is_full, .. } = batch;
-        let ack = match outcome {
-            Ok(ack) => ack,
+        let acked = match outcome {
+            Ok(acked) => acked,
             // What left before without an answer may be in the log, whatever became of it this time.
             Err(error) if batch.is_unsure && error.is_definite() => {
                 return self.fail(at, tokens, flush, Error::ConnectionLost, effects);
@@ -323,12 +330,18 @@ impl<T> Engine<T> {
         let queue = &self.producer.queues[at];
         let records = tokens.len() as u64;
         self.counters.records_delivered += records;
+        let ack = acked.map(|acked| acked.ack);
+        let leader = acked.map(|acked| {
+            let door = &self.doors[acked.door];
+            Leader { broker: door.broker, shard: door.shard }
+        });
         effects.push(Effect::Delivered(Delivered {
             topic: Arc::clone(&self.topics[queue.topic].name),
             partition: queue.number,
             base_offset: ack.map(|ack| ack.base_offset),
             level: ack.map_or(level, |ack| ack.level),
             append_time_ms: ack.map_or(0, |ack| ack.append_time),
+            leader,
             stages: ack.and_then(|ack| ack.stages),
             tokens,
         }));

@@ -2,7 +2,7 @@
 
 use super::consumer::ConsumerId;
 use super::{AdminReply, FlushId, LinkId, ObjectiveReport, RequestId};
-use crate::{Durability, Error, StageTimes};
+use crate::{Durability, Error, Leader, StageTimes};
 use corelog_protocol::ids::{Offset, ShardId};
 use corelog_protocol::produce::Produce;
 use std::net::SocketAddr;
@@ -113,6 +113,8 @@ pub struct Delivered<T> {
     pub level: Durability,
     /// When the leader appended it, ms since the Unix epoch. 0 at level `none`.
     pub append_time_ms: i64,
+    /// Who acknowledged it. None at level `none`: nobody told.
+    pub leader: Option<Leader>,
     /// Where the time went at the broker, if a record of the batch asked.
     pub stages: Option<StageTimes>,
     pub tokens: Vec<T>,

@@ -1,6 +1,7 @@
 //! Connections: opened on demand, greeted, pumped, lost, tried again. The one place that matches
 //! a frame's kind to what was asked.
 
+use super::batches::Acked;
 use super::cluster::ANYBODY;
 use super::door::{Ask, DOOR_GREETING_CAP, Door, Frame, Link, LinkState, Request, UNANSWERED};
 use super::time::{MILLIS, Monotonic, Now};
@@ -231,7 +232,8 @@ impl<T> Engine<T> {
                         };
                         match ack {
                             Ok(ack) if sound => {
-                                self.on_produce_ack(now, queue, batch, &ack, effects);
+                                let acked = Acked { ack: &ack, door };
+                                self.on_produce_ack(now, queue, batch, acked, effects);
                             }
                             _ => {
                                 self.on_produce_lost(now, queue, batch, effects);

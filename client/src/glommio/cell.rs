@@ -1,6 +1,6 @@
 //! A value that one task leaves and another one waits for.
 
-use crate::{Durability, Offset, StageTimes};
+use crate::{Durability, Leader, Offset, StageTimes};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -17,6 +17,8 @@ pub struct Delivered {
     pub level: Durability,
     /// When the leader appended it, ms since the Unix epoch. 0 at level `none`.
     pub append_time_ms: i64,
+    /// Who acknowledged it. None at level `none`: nobody told.
+    pub leader: Option<Leader>,
     /// Where the time went at the broker, if asked.
     pub stages: Option<StageTimes>,
 }

@@ -292,6 +292,7 @@ impl Core {
                             offset: batch.base_offset.map(|base| base.advance(index)),
                             level: batch.level,
                             append_time_ms: batch.append_time_ms,
+                            leader: batch.leader,
                             stages: batch.stages,
                         }));
                     }

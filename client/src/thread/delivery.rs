@@ -1,7 +1,7 @@
 //! How a sender learns what became of a record: a handle to wait on or to await, or a callback.
 
 use crate::engine::{Delivered, Failed, ObjectiveReport};
-use crate::{Durability, Error, Offset, StageTimes};
+use crate::{Durability, Error, Leader, Offset, StageTimes};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,6 +19,8 @@ pub struct Report {
     pub level: Durability,
     /// When the leader appended it, ms since the Unix epoch. 0 at level `none`.
     pub append_time_ms: i64,
+    /// Who acknowledged it. None at level `none`: nobody told.
+    pub leader: Option<Leader>,
     /// Where the time went at the broker, if asked.
     pub stages: Option<StageTimes>,
 }
@@ -187,6 +189,7 @@ impl Outcome {
                     offset: None,
                     level: delivered.level,
                     append_time_ms: delivered.append_time_ms,
+                    leader: delivered.leader,
                     stages: delivered.stages,
                 };
                 for (index, token) in (0u64..).zip(tokens.drain(..)) {
