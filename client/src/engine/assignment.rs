@@ -108,6 +108,9 @@ impl<T> Engine<T> {
                 error: None,
             },
         );
+        if let Some(topic) = self.topics.get_mut(at) {
+            topic.readers.push(id);
+        }
         match found {
             Ok(_) => self.start(id, position, effects),
             Err(error) => self.fail_assignment(id, error, effects),
@@ -122,7 +125,10 @@ impl<T> Engine<T> {
             let consumer = &mut self.consumers[gone.consumer.0 as usize];
             consumer.used -= gone.buffered_bytes;
             consumer.readable.retain(|&other| other != assignment);
-            self.topics.iter_mut().for_each(|topic| topic.assignments.retain(|&a| a != assignment));
+            if let Some(topic) = self.topics.get_mut(gone.topic) {
+                topic.assignments.retain(|&other| other != assignment);
+                topic.readers.retain(|&other| other != assignment);
+            }
             self.feed_starved(gone.consumer);
             self.pump_all(now, effects);
         }
@@ -243,14 +249,10 @@ impl<T> Engine<T> {
         effects: &mut Effects<T>,
     ) {
         self.topics[topic].assignments.clear();
-        let all: Vec<_> = self
-            .assignments
-            .iter()
-            .filter(|(_, at)| at.topic == topic && at.stage != Stage::Failed)
-            .map(|(&id, _)| id)
-            .collect();
-        for id in all {
-            self.fail_assignment(id, error.clone(), effects);
+        for id in self.topics[topic].readers.clone() {
+            if self.assignments.get(&id).is_some_and(|at| at.stage != Stage::Failed) {
+                self.fail_assignment(id, error.clone(), effects);
+            }
         }
     }
 

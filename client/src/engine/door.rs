@@ -40,6 +40,8 @@ pub(super) struct Door {
     pub ready: VecDeque<usize>,
     /// Assignments that want a fetch.
     pub fetchable: VecDeque<AssignmentId>,
+    /// When what all fetches so far count for is worked off.
+    pub fetches_free_at: Monotonic,
     /// Other requests that wait to be sent.
     pub asks: VecDeque<Ask>,
 }
@@ -155,6 +157,7 @@ impl Door {
             not_before: Monotonic(0),
             ready: VecDeque::new(),
             fetchable: VecDeque::new(),
+            fetches_free_at: Monotonic(0),
             asks: VecDeque::new(),
         }
     }

@@ -7,7 +7,7 @@ use super::batches::is_place_unknown;
 use super::consumer::{BUDGET_PARTS, ConsumerId};
 use super::door::{Frame, Request};
 use super::links::Wrong;
-use super::time::{MILLIS, Now};
+use super::time::{MILLIS, Monotonic, Now};
 use super::{Effects, Engine, OutOfRange, RETRY_NANOS, Retry};
 use crate::{Error, Refusal};
 use corelog_protocol::ErrorCode;
@@ -23,6 +23,13 @@ use std::sync::Arc;
 /// that comes when all are under way is not left out for long.
 const FETCHES_PER_LINK: usize = 8;
 const FETCHES_LONG: usize = FETCHES_PER_LINK - 2;
+
+/// What a partition in a fetch counts for, whether it has anything or not: broker and client look at each. A fetch of many is
+/// answered for the first record of any of them and costs for all, so one is not begun while those before it have
+/// not been worked off, but for a burst of ten of the largest. Few partitions never come to that; ten thousand are
+/// asked for at most fifty times a second, and a record of theirs may wait for 20 ms.
+const PARTITION_NANOS: u64 = 2_000;
+const BURST_NANOS: u64 = 10 * FETCH_PARTITIONS_MAX as u64 * PARTITION_NANOS;
 
 /// So often in a row an offset that was read up to may lie beyond the end, before it is believed:
 /// half a minute.
@@ -121,22 +128,41 @@ impl<T> Engine<T> {
         }
     }
 
+    /// Whether the fetches through a door cost so much lately that the next has to wait. Then it comes again.
+    fn is_paced(&mut self, now: Now, door: usize) -> bool {
+        let at = &mut self.doors[door];
+        let may_at = Monotonic(at.fetches_free_at.0.saturating_sub(BURST_NANOS));
+        if may_at <= now.monotonic {
+            return false;
+        }
+        if !at.fetchable.is_empty() {
+            self.retries.insert((may_at, Retry::Fetches(door)));
+        }
+        true
+    }
+
     pub(super) fn send_fetches(&mut self, now: Now, door: usize, effects: &mut Effects<T>) {
         while let Some(link) = self.doors[door].open_link()
             && link.fetches < FETCHES_PER_LINK
         {
             let is_brief = link.fetches >= FETCHES_LONG;
-            // All assignments of the first one's consumer; the others keep their place.
-            let mut list = std::mem::take(&mut self.doors[door].fetchable);
+            if self.is_paced(now, door) {
+                return;
+            }
+            // Assignments of the first one's consumer; the others keep their place.
+            let mut passed: Vec<AssignmentId> = Vec::new();
             let mut consumer = None;
             let mut asked: Vec<InFetch> = Vec::new();
             let mut partitions: Vec<FetchPartition> = Vec::new();
             let mut ids = BTreeSet::new();
-            list.retain(|&id| {
-                let Some(at) = self.assignments.get(&id) else { return false };
+            while asked.len() < FETCH_PARTITIONS_MAX
+                && let Some(id) = self.doors[door].fetchable.pop_front()
+            {
+                let Some(at) = self.assignments.get(&id) else { continue };
                 let wanted = *consumer.get_or_insert(at.consumer);
-                if at.consumer != wanted || asked.len() >= FETCH_PARTITIONS_MAX {
-                    return true;
+                if at.consumer != wanted {
+                    passed.push(id);
+                    continue;
                 }
                 let config = &self.consumers[wanted.0 as usize].config;
                 let place = (at.stage == Stage::Fetching && !at.is_paused)
@@ -145,7 +171,8 @@ impl<T> Engine<T> {
                 let (next, generation) = (at.next, at.generation);
                 if place.is_some_and(|partition| !ids.insert(partition)) {
                     // Assigned twice: a fetch names a partition once, the other has the next.
-                    return true;
+                    passed.push(id);
+                    continue;
                 }
                 if let Some(at) = self.assignments.get_mut(&id) {
                     at.is_listed = false;
@@ -155,9 +182,8 @@ impl<T> Engine<T> {
                     let bytes_max = config.partition_bytes_max;
                     partitions.push(FetchPartition { partition, offset: next, bytes_max });
                 }
-                false
-            });
-            self.doors[door].fetchable = list;
+            }
+            passed.into_iter().rev().for_each(|id| self.doors[door].fetchable.push_front(id));
             let Some(id) = consumer else { return };
             if asked.is_empty() {
                 continue;
@@ -192,6 +218,9 @@ impl<T> Engine<T> {
                     at.is_fetching = true;
                 }
             }
+            let free_at = self.doors[door].fetches_free_at.max(now.monotonic);
+            let cost = asked.len() as u64 * PARTITION_NANOS;
+            self.doors[door].fetches_free_at = free_at.after(cost);
             let patience = self.config.request_nanos_max + u64::from(wait) * MILLIS;
             let Some(link) = self.doors[door].open_link() else { return };
             link.fetches += 1;

@@ -139,6 +139,8 @@ enum Retry {
     Topic(usize),
     Assignment(AssignmentId),
     Request(RequestId),
+    /// Of the door: all doors are looked at after any event.
+    Fetches(usize),
 }
 
 impl<T> Engine<T> {

@@ -1,7 +1,7 @@
 //! Partitions move: between shards, between lanes, and with their lane's leader between brokers. What
 //! was meant for the old place follows, in its order.
 
-use super::assignment::{AssignmentId, Stage};
+use super::assignment::Stage;
 use super::door::Ask;
 use super::queue::Queue;
 use super::time::Now;
@@ -99,15 +99,11 @@ impl<T> Engine<T> {
 
     /// Whoever reads a partition goes on at its new place, and does not wait for the old one.
     fn move_assignments(&mut self, topic: usize, effects: &mut Effects<T>) {
-        let ids: Vec<AssignmentId> = self
-            .assignments
-            .iter()
-            .filter(|(_, at)| at.topic == topic)
-            .filter(|(_, at)| matches!(at.stage, Stage::Locating(_) | Stage::Fetching))
-            .map(|(&id, _)| id)
-            .collect();
-        for id in ids {
+        for id in self.topics[topic].readers.clone() {
             let Some(at) = self.assignments.get(&id) else { continue };
+            if !matches!(at.stage, Stage::Locating(_) | Stage::Fetching) {
+                continue;
+            }
             let target = self.door_of(at);
             if target.is_none() || target == at.door {
                 continue;
@@ -169,8 +165,8 @@ impl<T> Engine<T> {
         if !self.cluster.is_known() {
             return true;
         }
-        let read = self.assignments.values();
-        let read = read.filter(|at| at.topic == topic && at.stage != Stage::Failed);
+        let read = self.topics[topic].readers.iter().filter_map(|id| self.assignments.get(id));
+        let read = read.filter(|at| at.stage != Stage::Failed);
         let asked = self.requests_about(topic).into_iter().map(|(_, partition)| partition);
         let wanted: BTreeSet<u32> = read.map(|at| at.partition).chain(asked).collect();
         let queues = self.topics[topic].queues.iter().map(|&at| &self.producer.queues[at]);

@@ -52,6 +52,7 @@ impl<T> Engine<T> {
                 Retry::Topic(topic) => self.on_topic_retry(topic),
                 Retry::Assignment(assignment) => self.on_assignment_retry(assignment, effects),
                 Retry::Request(request) => self.on_admin_retry(request, effects),
+                Retry::Fetches(_) => {}
             }
         }
         self.on_timer_deadlines(now, effects);

@@ -35,6 +35,8 @@ pub(super) struct Topic<T> {
     pub pending: VecDeque<Pending<T>>,
     /// Assignments that wait for the places.
     pub assignments: Vec<AssignmentId>,
+    /// All assignments to its partitions, in the order in which they were made.
+    pub readers: Vec<AssignmentId>,
     pub sticky: u32,
     pub is_sticky_used: bool,
 }
@@ -106,6 +108,7 @@ impl<T> Engine<T> {
             queues: Vec::new(),
             pending: VecDeque::new(),
             assignments: Vec::new(),
+            readers: Vec::new(),
             // Clients that start together do not all start with partition 0.
             sticky: self.random.below(1 << 31) as u32,
             is_sticky_used: false,

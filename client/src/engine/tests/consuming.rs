@@ -383,3 +383,43 @@ fn a_lost_connection_resumes_where_it_was() {
     let fetch = asked.iter().find(|asked| asked.header.kind == FrameKind::Fetch).unwrap();
     assert_eq!(fetch.fetch().partitions[0].offset, Offset(1));
 }
+
+/// A fetch of many partitions is answered for the first record of any of them, and costs for all.
+#[test]
+fn a_reader_of_many_partitions_does_not_ask_for_all_of_them_again_and_again() {
+    let mut scene = Scene::with_topic(config(), &[0; 1000]);
+    let consumer = scene.engine.consumer(ConsumerConfig::default());
+    for partition in 0..1000 {
+        let beginning = Position::Offset(Offset(0));
+        scene.engine.assign(scene.now, consumer, "t", partition, beginning, &mut scene.effects);
+        scene.carry_out();
+    }
+    // A broker that answers at once and has nothing.
+    let answer_all = |scene: &mut Scene| -> usize {
+        let asked = scene.asked();
+        for one in &asked {
+            let reply = fetch_reply(one, 0, &[]);
+            scene.bytes(one.link, &reply);
+        }
+        asked.iter().map(|one| one.fetch().partitions.len()).sum()
+    };
+    let mut at_once = 0;
+    loop {
+        match answer_all(&mut scene) {
+            0 => break,
+            partitions => at_once += partitions,
+        }
+        assert!(at_once < 50_000, "no end of it");
+    }
+    assert!(at_once >= 10_000, "a burst of {at_once} only");
+    // Later it goes on by itself, with every partition.
+    scene.sleep(20);
+    let mut later = 0;
+    loop {
+        match answer_all(&mut scene) {
+            0 => break,
+            partitions => later += partitions,
+        }
+    }
+    assert!((1_000..=at_once).contains(&later), "{later} after 20 ms");
+}
