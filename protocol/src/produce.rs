@@ -119,9 +119,9 @@ pub struct StageTimes {
     pub write_ns: u32,
     /// From there to the completion of the flush.
     pub flush_ns: u32,
-    /// From the send to the first follower's ack; 0 if it was not taken apart from what follows.
+    /// With several replicas: from there until it has left for as many followers as a quorum needs; 0 if it had before.
     pub replicate_ns: u32,
-    /// From there (or, if `replicate_ns` is 0, from the leader's own flush) to the quorum.
+    /// With several replicas: from there to the quorum.
     pub quorum_ns: u32,
     /// From there to the hand-over of the ack to the socket.
     pub reply_ns: u32,

@@ -128,6 +128,8 @@ impl Broker {
             rack: config.cluster.rack.as_str().into(),
             replicas_default: config.cluster.replicas as u8,
             detect: Nanos::from_millis(config.cluster.detect_ms),
+            #[cfg(feature = "delays")]
+            delays: crate::driver::delays::of_shard(),
             ..ShardConfig::new(
                 ShardId(shard as u16),
                 shards as u16,

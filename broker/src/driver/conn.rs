@@ -50,6 +50,11 @@ pub struct Connection {
     /// Of the connection's task, while it waits.
     pub waker: Option<Waker>,
     pub closing: Closing,
+    #[cfg(feature = "delays")]
+    pub rest: super::delays::Rest,
+    /// To another broker, by this one.
+    #[cfg(feature = "delays")]
+    pub is_dialed: bool,
     queue: VecDeque<Outgoing>,
 }
 
@@ -67,6 +72,10 @@ impl Connection {
             reading: Reading::Paused,
             waker: None,
             closing: Closing::No,
+            #[cfg(feature = "delays")]
+            rest: super::delays::Rest::default(),
+            #[cfg(feature = "delays")]
+            is_dialed: false,
             queue: VecDeque::new(),
         }
     }

@@ -129,6 +129,8 @@ pub struct Inner {
     pub preamble_wakers: BTreeMap<u64, Waker>,
     pub preamble_log: LogLimit,
     pub life: Life,
+    #[cfg(feature = "delays")]
+    pub held_sends: super::delays::HeldSends,
     /// Of the task that follows the shard's life.
     pub life_waker: Option<Waker>,
     /// Connections that are over for the shard and whose last words are on their way.
@@ -177,6 +179,8 @@ impl Core {
                 preamble_wakers: BTreeMap::new(),
                 preamble_log: LogLimit::default(),
                 life: Life::Recovering,
+                #[cfg(feature = "delays")]
+                held_sends: super::delays::HeldSends::default(),
                 life_waker: None,
                 lingering: 0,
                 clock: Clock::new(),
@@ -224,6 +228,10 @@ impl Core {
                 return None;
             }
             let conn = inner.connections.insert(Connection::new(stream));
+            #[cfg(feature = "delays")]
+            if let Some(connection) = inner.connections.get(conn) {
+                connection.is_dialed = true;
+            }
             inner.deliver(Event::Dialed { dial, conn: Some(conn) });
             Some(conn)
         });
@@ -352,7 +360,12 @@ impl Inner {
                 }
             }
             Effect::Send { conn, pieces: range } => {
-                self.send(conn, &pieces[range.start as usize..range.end as usize]);
+                let pieces = &pieces[range.start as usize..range.end as usize];
+                #[cfg(feature = "delays")]
+                if self.hold_send(conn, pieces) {
+                    return;
+                }
+                self.send(conn, pieces);
             }
             Effect::Close { conn, after_sends } => {
                 if let Some(connection) = self.connections.get(conn) {
@@ -415,6 +428,8 @@ impl Inner {
         }
         self.dials.queue.clear();
         wake(&mut self.dials.waker);
+        #[cfg(feature = "delays")]
+        wake(&mut self.held_sends.waker);
     }
 
     /// Accepts no more. Closing would not do: the ring still waits for connections on the socket.

@@ -103,6 +103,8 @@ pub async fn run(setup: Setup) {
     glommio::spawn_local(turn_loop(Rc::clone(&core))).detach();
     glommio::spawn_local(timer_loop(Rc::clone(&core))).detach();
     glommio::spawn_local(dial_loop(Rc::clone(&core))).detach();
+    #[cfg(feature = "delays")]
+    glommio::spawn_local(super::delays::send_loop(Rc::clone(&core))).detach();
     glommio::spawn_local(beat_loop(setup.beat)).detach();
     glommio::spawn_local(life_loop(Rc::clone(&core), shard, setup.news)).detach();
     for (to, sender) in senders.into_iter().enumerate() {

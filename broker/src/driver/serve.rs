@@ -11,6 +11,7 @@ use glommio::net::TcpStream;
 
 use crate::driver::conn::{Closing, Flushed, Reading};
 use crate::driver::core::{Inner, Life, keep_waker};
+#[cfg(not(feature = "delays"))]
 use crate::limits::RECEIVE_BYTES;
 use crate::memory::{Memory, Piece};
 use crate::shard::event::{Conn, Event};
@@ -55,7 +56,7 @@ impl Inner {
     }
 
     /// Delivers what a flush outside of a step has completed.
-    fn deliver_pending(&mut self) {
+    pub(super) fn deliver_pending(&mut self) {
         if let Some(event) = self.pending.pop_front() {
             let rest = std::mem::take(&mut self.pending);
             self.deliver(event);
@@ -114,11 +115,21 @@ impl Inner {
                 }
                 _ => {}
             }
+            #[cfg(feature = "delays")]
+            if matches!(connection.reading, Reading::Target(_))
+                && connection.rest.poll(cx).is_pending()
+            {
+                keep_waker(&mut connection.waker, cx);
+                return Poll::Pending;
+            }
             let (slot, range) = match connection.reading {
                 Reading::Paused => {
                     keep_waker(&mut connection.waker, cx);
                     return Poll::Pending;
                 }
+                #[cfg(feature = "delays")]
+                Reading::Shared => (self.receive, 0..super::delays::first_bytes()),
+                #[cfg(not(feature = "delays"))]
                 Reading::Shared => (self.receive, 0..RECEIVE_BYTES),
                 Reading::Target(piece) => (piece.slot, piece.range()),
             };

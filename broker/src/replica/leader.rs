@@ -194,6 +194,11 @@ impl Leader {
         ends.get(place).copied().unwrap_or(Lsn(0))
     }
 
+    /// Everything below has left for as many followers as a quorum needs. `next`: after the log's last entry.
+    pub fn sent_end(&self, next: Lsn) -> Lsn {
+        self.quorum(next, |follower| follower.sent)
+    }
+
     /// Commits what it may. True if that is more than before.
     pub fn advance(&mut self, durable: Lsn, next: Lsn) -> bool {
         let Some(start) = self.start else { return false };

@@ -117,13 +117,17 @@ impl Shard {
             let mut stages = StageTimes::default();
             if pending.want_stages {
                 let gathered_at = self.lanes[lane].gathered_at(pending.lsn).unwrap_or(now);
-                // With several replicas, what follows the leader's flush is the wait for the others.
-                let after_flush = saturate(now - flush_done_at);
                 let is_replicated = self.lanes[lane].seat.is_some();
+                // With several replicas, what follows the leader's flush is the wait for the others: first that the
+                // entry leaves for them, which it usually has long before, then that they have flushed it.
+                let departed_at = self.lanes[lane].departed_at(pending.lsn);
+                let departed_at = departed_at.unwrap_or(flush_done_at).max(flush_done_at);
+                let after_flush = saturate(now - departed_at);
                 stages = StageTimes {
                     append_ns: saturate(gathered_at.min(write_done_at) - pending.appended_at),
                     write_ns: saturate(write_done_at - gathered_at),
                     flush_ns: saturate(flush_done_at - write_done_at),
+                    replicate_ns: saturate(departed_at - flush_done_at),
                     quorum_ns: if is_replicated { after_flush } else { 0 },
                     reply_ns: if is_replicated { 0 } else { after_flush },
                     ..early_stages(&pending)
@@ -134,8 +138,7 @@ impl Shard {
         }
         let target = &mut self.lanes[lane];
         if target.pending.is_empty() {
-            target.turns.clear();
-            target.deadline_min = Monotonic(u64::MAX);
+            target.on_nobody_waits();
         }
     }
 
@@ -211,8 +214,7 @@ impl Shard {
             self.refuse(cx, pending.origin, KIND, refusal);
         }
         self.lanes[lane].early = 0;
-        self.lanes[lane].turns.clear();
-        self.lanes[lane].deadline_min = Monotonic(u64::MAX);
+        self.lanes[lane].on_nobody_waits();
     }
 
     /// Tells those whose deadline has passed that the outcome is open. Their batches stay.

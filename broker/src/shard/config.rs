@@ -46,6 +46,9 @@ pub struct ShardConfig {
     pub replicas_default: u8,
     /// A broker that was not heard for so long leads no longer.
     pub detect: Nanos,
+    /// What is made slower on purpose.
+    #[cfg(feature = "delays")]
+    pub delays: super::delays::Delays,
 }
 
 impl ShardConfig {
@@ -72,6 +75,8 @@ impl ShardConfig {
             rack: "".into(),
             replicas_default: limits::REPLICAS_DEFAULT,
             detect: Nanos::from_millis(limits::DETECT_MS_DEFAULT),
+            #[cfg(feature = "delays")]
+            delays: super::delays::Delays::default(),
         }
     }
 

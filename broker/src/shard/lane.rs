@@ -79,6 +79,8 @@ pub struct Lane {
     pub pending: VecDeque<Pending>,
     /// When the turn came that ended the gathering of everything below an LSN, oldest first.
     pub turns: VecDeque<(Lsn, Monotonic)>,
+    /// When everything below an LSN had left for as many followers as a quorum needs, oldest first.
+    pub departures: VecDeque<(Lsn, Monotonic)>,
     /// The log had no room: nobody need try until it says so.
     pub is_busy: bool,
     /// Connections with a batch for this lane, first come first served.
@@ -96,6 +98,9 @@ pub struct Lane {
     pub flushed_at: (Monotonic, Monotonic),
     /// Its place among several replicas. None: it is alone.
     pub seat: Option<Box<Seat>>,
+    /// Until when what a follower lacks is held back on purpose.
+    #[cfg(feature = "delays")]
+    pub held: BTreeMap<corelog_protocol::ids::BrokerId, Monotonic>,
 }
 
 impl Lane {
@@ -107,6 +112,7 @@ impl Lane {
             is_recovered: false,
             pending: VecDeque::new(),
             turns: VecDeque::new(),
+            departures: VecDeque::new(),
             is_busy: false,
             waiting: VecDeque::new(),
             adopted: VecDeque::new(),
@@ -116,6 +122,8 @@ impl Lane {
             early: 0,
             flushed_at: (Monotonic(0), Monotonic(0)),
             seat: None,
+            #[cfg(feature = "delays")]
+            held: BTreeMap::new(),
         }
     }
 
@@ -194,6 +202,31 @@ impl Lane {
             self.turns.pop_front();
         }
         self.turns.front().map(|&(_, at)| at)
+    }
+
+    /// More of the log may have left for followers.
+    pub fn on_departed(&mut self, now: Monotonic) {
+        let Some(end) = self.leading().map(|leader| leader.sent_end(self.log.next_lsn())) else {
+            return;
+        };
+        if !self.pending.is_empty() && self.departures.back().is_none_or(|&(last, _)| last < end) {
+            self.departures.push_back((end, now));
+        }
+    }
+
+    /// When the entry with this LSN had left for enough followers. Asked in LSN order. None: not in this epoch.
+    pub fn departed_at(&mut self, lsn: Lsn) -> Option<Monotonic> {
+        while self.departures.front().is_some_and(|&(end, _)| end <= lsn) {
+            self.departures.pop_front();
+        }
+        self.departures.front().map(|&(_, at)| at)
+    }
+
+    /// Nobody waits any more.
+    pub fn on_nobody_waits(&mut self) {
+        self.turns.clear();
+        self.departures.clear();
+        self.deadline_min = Monotonic(u64::MAX);
     }
 
     /// Has someone waiting that could be served now.

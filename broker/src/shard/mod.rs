@@ -17,6 +17,8 @@ mod boot;
 mod cluster;
 pub mod config;
 pub mod counters;
+#[cfg(feature = "delays")]
+pub mod delays;
 pub mod effect;
 pub mod event;
 mod fetch;

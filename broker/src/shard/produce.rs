@@ -56,6 +56,10 @@ impl Shard {
         let session = self.sessions.get(conn).expect("a frame of this session is being taken");
         let received_at = session.incoming.last_byte_at;
         let socket_ns = saturate(received_at - session.incoming.first_byte_at);
+        #[cfg(feature = "delays")]
+        if self.is_put_off(received_at, cx.now.monotonic) {
+            return Flow::Wait(Wait::Turn);
+        }
         if self.lanes[usize::from(lane)].is_busy {
             if cx.now.monotonic > deadline_of(&produce, received_at) {
                 self.counters.requests_expired += 1;

@@ -173,6 +173,10 @@ impl Shard {
             let is_past = due <= cx.now.monotonic;
             next = next.min(if is_past { soon } else { due }).min(lane.deadline_min);
         }
+        #[cfg(feature = "delays")]
+        {
+            next = next.min(self.next_departure(cx.now.monotonic));
+        }
         if let Some(leaving) = &self.leaving {
             next = next.min(leaving.until);
         }

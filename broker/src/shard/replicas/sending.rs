@@ -53,6 +53,10 @@ impl Shard {
         if place.is_none_or(|(to, shard)| !self.has_peer_room(to, shard)) {
             return false;
         }
+        #[cfg(feature = "delays")]
+        if self.is_held_back(cx.now.monotonic, lane, at) {
+            return false;
+        }
         let target = &mut self.lanes[lane];
         let Some(seat) = &mut target.seat else { return false };
         let Some(leader) = seat.replica.as_mut().and_then(|it| it.leading_mut()) else {
@@ -211,6 +215,7 @@ impl Shard {
         }
         if is_sent {
             self.counters.copy_bytes_out += u64::from(bytes);
+            self.lanes[lane].on_departed(now);
         }
         is_sent
     }

@@ -1,0 +1,45 @@
+//! Waits that are put into a stage of the shard on purpose, so that a measurement can be shown to find them. Exists with
+//! the feature `delays` only, which no release has; those of the driver are in `driver/delays.rs`.
+//!
+//! Nobody stands still for one: whoever waits is left out until his time has come, and everybody else goes on.
+
+use super::Shard;
+use crate::time::{Monotonic, Nanos};
+
+/// How long, by the stage's name in an acknowledgment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Delays {
+    /// A batch that has come whole waits so long for its turn.
+    pub queue: Nanos,
+    /// Entries wait so long before they leave for a follower.
+    pub replicate: Nanos,
+}
+
+impl Shard {
+    /// Whether a batch that came whole at this time has to wait for its turn.
+    pub(super) fn is_put_off(&self, received_at: Monotonic, now: Monotonic) -> bool {
+        now < received_at + self.config.delays.queue
+    }
+
+    /// Whether what the follower at this place lacks has to wait. What comes meanwhile leaves with it.
+    pub(super) fn is_held_back(&mut self, now: Monotonic, lane: usize, at: usize) -> bool {
+        let delay = self.config.delays.replicate;
+        let target = &mut self.lanes[lane];
+        let end = target.log.building_first_lsn().unwrap_or(target.log.next_lsn());
+        let Some(follower) = target.leading().and_then(|leader| leader.followers.get(at)) else {
+            return false;
+        };
+        let (to, sent) = (follower.broker, follower.sent);
+        if sent >= end || delay == Nanos(0) {
+            target.held.remove(&to);
+            return false;
+        }
+        now < *target.held.entry(to).or_insert(now + delay)
+    }
+
+    /// When the next of them may leave.
+    pub(super) fn next_departure(&self, now: Monotonic) -> Monotonic {
+        let all = self.lanes.iter().flat_map(|lane| lane.held.values().copied());
+        all.filter(|&until| until > now).min().unwrap_or(Monotonic(u64::MAX))
+    }
+}
