@@ -1,18 +1,20 @@
 //! The report as a reader sees it: headless Chromium opens the file without a network, at the widths of a desk and of a
-//! phone. Needs the program `chromium` (Debian: `apt-get install chromium`).
+//! phone. The page is made from a stored result, so that its curves are the same on every machine; that a run fills its page is in
+//! `report.rs`. Needs the program `chromium` (Debian: `apt-get install chromium`).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A run long enough to have curves.
+/// The page of the stored result.
 fn report(folder: &Path) -> PathBuf {
+    let page = folder.join("report.html");
     let output = Command::new(env!("CARGO_BIN_EXE_corelog-bench"))
-        .args(["run", "single-durable", "--scale", "0.15", "--floor-seconds", "0.1", "--out"])
-        .arg(folder)
+        .args(["page", concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/stored"), "--out"])
+        .arg(&page)
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    folder.join("report.html")
+    page
 }
 
 fn chromium(arguments: &[String]) -> std::process::Output {

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use corelog_broker::config::Config;
 use corelog_protocol::ids::ShardId;
+use serde::{Deserialize, Serialize};
 
 use super::scenario::Brokers as Wanted;
 use crate::kill::{Process, Program, free_ports};
@@ -21,10 +22,24 @@ pub struct Brokers {
     processes: Vec<Process>,
     addresses: Vec<SocketAddr>,
     shards: usize,
+    pub origin: Origin,
     /// For the report.
     pub description: String,
     /// As the brokers got it, without addresses and folders.
     pub settings: String,
+}
+
+/// Where the brokers of a run came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The broker that is linked into this program was started.
+    #[default]
+    Linked,
+    /// Another program was.
+    Binary,
+    /// They ran already.
+    Given,
 }
 
 /// Cores for the broker, and the others for the load.
@@ -80,6 +95,13 @@ impl Source {
         }
     }
 
+    fn origin(&self) -> Origin {
+        match self {
+            Self::Own { .. } => Origin::Linked,
+            Self::Binary(_) => Origin::Binary,
+        }
+    }
+
     /// Without paths: a report is to be published.
     fn describe(&self) -> io::Result<String> {
         Ok(match self {
@@ -132,7 +154,8 @@ impl Brokers {
             1 => description.replace("each", "in all"),
             count => format!("{count} x {description}"),
         };
-        let mut brokers = Self { processes, addresses, shards, description, settings };
+        let origin = source.origin();
+        let mut brokers = Self { processes, addresses, shards, origin, description, settings };
         (0..wanted.count).try_for_each(|at| brokers.start_one(at))?;
         os::pin_to_any(&cores.load)?;
         Ok(brokers)
@@ -145,6 +168,7 @@ impl Brokers {
             processes: Vec::new(),
             addresses,
             shards: 0,
+            origin: Origin::Given,
             settings: String::new(),
         }
     }

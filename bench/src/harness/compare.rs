@@ -13,7 +13,7 @@ use super::page;
 use super::ratio::Ratio;
 use super::run::{Measured, Nobody};
 use super::scenario::{self, Scenario};
-use super::target::{Session, Target};
+use super::target::{Kind, Session, Target};
 use super::{stem, unix_seconds};
 use crate::conditions::Watch;
 use crate::latency::show;
@@ -70,6 +70,13 @@ struct Report<'a> {
 
 /// True if both sides lost nothing; what differs is told, and no failure.
 pub fn run(settings: &Settings, target: &Target, out: &Path) -> io::Result<bool> {
+    if target.driver != Kind::Corelog {
+        return Err(io::Error::other(format!(
+            "`compare` starts both sides, which it can do with Corelog only: for {} use `run` on each server, and compare the \
+             ratios to the floor",
+            target.driver.name()
+        )));
+    }
     let sides = [side(settings, 0)?, side(settings, 1)?];
     let [a, b] = &sides;
     if a.scenario.schedule.is_open() != b.scenario.schedule.is_open() {

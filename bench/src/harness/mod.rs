@@ -34,7 +34,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Subcommand;
 use corelog_broker::config::Config;
-use corelog_broker::driver::{Broker, StopSignal};
+use corelog_broker::driver::{Broker, LocalCluster, StartError, StopSignal};
 
 use host::Host;
 use live::Live;
@@ -106,11 +106,17 @@ pub enum Command {
         /// A folder on the disk to use (default: under target/)
         #[arg(long)]
         dir: Option<PathBuf>,
+        /// Corelog, the only kind of broker that can be compared: both sides are started for it
+        #[arg(long, value_enum, default_value_t)]
+        driver: target::Kind,
         /// Where the result goes (default: bench-results/compare)
         #[arg(long)]
         out: Option<PathBuf>,
     },
-    /// Run a stored result again, and say whether it comes out as it did
+    /// Run a stored result again with its settings, and say of each figure whether it came out as it did
+    ///
+    /// Exits with 0 if every message was verified and every figure came out as it did, else with 1: also if it differs only because
+    /// the machine was disturbed, which is said.
     Verify {
         /// Its folder
         result: PathBuf,
@@ -119,6 +125,14 @@ pub enum Command {
         #[arg(long, default_value_t = 1.0)]
         floor_seconds: f64,
         /// Where the new result goes (default: bench-results/verify)
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Make the report of a stored result anew
+    Page {
+        /// Its folder
+        result: PathBuf,
+        /// Where the page goes (default: report.html beside the result)
         #[arg(long)]
         out: Option<PathBuf>,
     },
@@ -138,6 +152,9 @@ pub enum Command {
     Broker {
         #[arg(long)]
         config: PathBuf,
+        /// So many of them in this process, as `corelogd` does with the same option
+        #[arg(long)]
+        local_cluster: Option<usize>,
     },
 }
 
@@ -182,7 +199,7 @@ pub fn run(command: Command) -> io::Result<bool> {
             let out = out.unwrap_or_else(|| results(&format!("sweep-{}", stem(&scenario))));
             sweep::run(&scenario::read(&scenario)?, &target, &settings, floor_seconds, &out)
         }
-        Command::Compare { a, b, scenario, rounds, seconds, b_env, dir, out } => {
+        Command::Compare { a, b, scenario, rounds, seconds, b_env, dir, driver, out } => {
             let variable = |text: &String| {
                 let (name, value) = text.split_once('=')?;
                 Some((name.to_owned(), value.to_owned()))
@@ -192,7 +209,7 @@ pub fn run(command: Command) -> io::Result<bool> {
                 variables.ok_or_else(|| io::Error::other("--b-env: write NAME=VALUE"))?;
             let settings =
                 compare::Settings { sides: [a, b], scenario, rounds, seconds, variables };
-            let target = Target { dir, ..Target::default() };
+            let target = Target { dir, driver, ..Target::default() };
             compare::run(&settings, &target, &out.unwrap_or_else(|| results("compare")))
         }
         Command::Verify { result, target, floor_seconds, out } => {
@@ -216,7 +233,13 @@ pub fn run(command: Command) -> io::Result<bool> {
             }
             Ok(true)
         }
-        Command::Broker { config } => serve(&config).map(|()| true),
+        Command::Page { result, out } => {
+            let out = out.unwrap_or_else(|| result.join("report.html"));
+            std::fs::write(&out, page::render(&Outcome::read(&result)?))?;
+            println!("{}", out.display());
+            Ok(true)
+        }
+        Command::Broker { config, local_cluster } => serve(&config, local_cluster).map(|()| true),
     }
 }
 
@@ -245,6 +268,7 @@ fn run_once(
     length: Length,
     out: &std::path::Path,
 ) -> io::Result<Outcome> {
+    target.check(scenario)?;
     let mut session = Session::start(target, scenario)?;
     let floor = floors::measure(scenario, session.folder(), length.floor_seconds)?;
     let about = session.about(scenario)?;
@@ -263,11 +287,23 @@ fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
-fn serve(config: &std::path::Path) -> io::Result<()> {
+fn serve(config: &std::path::Path, local_cluster: Option<usize>) -> io::Result<()> {
     let text = std::fs::read_to_string(config)?;
     let config = Config::parse(&text).map_err(io::Error::other)?;
     let signal = StopSignal::block();
-    let broker = Broker::start(config).map_err(|error| io::Error::other(error.to_string()))?;
+    let failed = |error: StartError| io::Error::other(error.to_string());
+    if let Some(count) = local_cluster {
+        let folder = config.data.first().cloned().unwrap_or_default();
+        let cluster = LocalCluster::start(&folder, count, &config).map_err(failed)?;
+        for (number, address) in (1..).zip(cluster.addresses()) {
+            println!("broker {number} listens on {address}.");
+        }
+        signal.wait();
+        cluster.stop();
+        return Ok(());
+    }
+    let broker = Broker::start(config).map_err(failed)?;
+    println!("the broker listens on {}.", broker.address());
     signal.wait();
     broker.stop();
     Ok(())

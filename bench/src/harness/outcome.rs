@@ -4,16 +4,18 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use corelog_protocol::checksum;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::books::ShardStages;
-use super::brokers::Brokers;
-use super::drivers::{About, corelog::shard_name};
+use super::brokers::{Brokers, Origin};
+use super::drivers::About;
 use super::floors::{self, Floor};
 use super::host::Host;
 use super::run::{CatchUp, Measured};
 use super::scenario::{Level, Scenario};
+use super::schedule::Plan;
 use crate::latency::Latencies;
 
 /// Of the file. A reader refuses any other.
@@ -29,6 +31,8 @@ pub struct Outcome {
     pub scenario: Scenario,
     pub about: About,
     pub brokers: String,
+    #[serde(default)]
+    pub origin: Origin,
     /// Of the broker's settings and the scenario: two runs with the same one were set up alike.
     pub fingerprint: String,
     pub client_spins: bool,
@@ -228,6 +232,7 @@ impl Outcome {
             scenario: scenario.clone(),
             about,
             brokers: brokers.description.clone(),
+            origin: brokers.origin,
             fingerprint: fingerprint(scenario, brokers),
             client_spins: scenario.messages.spin_us > 0,
             began_unix_seconds: began,
@@ -235,7 +240,7 @@ impl Outcome {
             conditions: machine,
             verdict: checked(measured),
             intervals: intervals(measured, is_open_loop),
-            stages: stages(measured, scenario.broker.count),
+            stages: stages(measured),
             shards: shards(measured),
             catch_up: measured.catch_up.clone(),
             ratios: ratios.unwrap_or_default(),
@@ -295,8 +300,14 @@ fn disturbance(scenario: &Scenario, machine: &Machine) -> (bool, String) {
 }
 
 fn fingerprint(scenario: &Scenario, brokers: &Brokers) -> String {
-    let text = format!("{}\n{}", toml::to_string(scenario).unwrap_or_default(), brokers.settings);
-    format!("{:08x}", corelog_protocol::checksum::crc32c(text.as_bytes()))
+    let mut named = scenario.clone();
+    if let Plan::Trace { file } = &mut named.schedule {
+        // By its times, wherever the file lies.
+        let times = scenario.trace.iter().flat_map(|time| time.to_le_bytes());
+        *file = format!("{:08x}", checksum::crc32c(&times.collect::<Vec<u8>>()));
+    }
+    let text = format!("{}\n{}", toml::to_string(&named).unwrap_or_default(), brokers.settings);
+    format!("{:08x}", checksum::crc32c(text.as_bytes()))
 }
 
 fn figures(scenario: &Scenario, measured: &Measured) -> Figures {
@@ -369,9 +380,9 @@ fn intervals(measured: &Measured, is_open: bool) -> Vec<Interval> {
     list.collect()
 }
 
-fn stages(measured: &Measured, brokers: usize) -> Vec<Stages> {
-    let of = |(shard, of): (&u16, &ShardStages)| Stages {
-        core: shard_name(*shard, brokers),
+fn stages(measured: &Measured) -> Vec<Stages> {
+    let of = |(core, of): &(String, ShardStages)| Stages {
+        core: core.clone(),
         messages: of.service.count(),
         service_mean_ns: of.service.mean(),
         stages: of

@@ -32,20 +32,6 @@ impl Ratio {
         Self::of_logs(&trimmed(logs), seed)
     }
 
-    /// Of figures that do not belong together in pairs.
-    pub fn of_lists(a: &[f64], b: &[f64], seed: u64) -> Option<Self> {
-        let logs = |list: &[f64]| -> Vec<f64> {
-            list.iter().filter(|figure| **figure > 0.0).map(|figure| figure.ln()).collect()
-        };
-        let (a, b) = (trimmed(logs(a)), trimmed(logs(b)));
-        if a.len() < 3 || b.len() < 3 {
-            return None;
-        }
-        let mut random = Random::new(seed);
-        let draws = (0..DRAWS).map(|_| draw(&b, &mut random) - draw(&a, &mut random));
-        Some(Self::of_draws(mean(&b) - mean(&a), draws.collect(), a.len().min(b.len())))
-    }
-
     fn of_logs(logs: &[f64], seed: u64) -> Option<Self> {
         if logs.len() < 3 {
             return None;
@@ -70,6 +56,12 @@ impl Ratio {
     pub fn is_different(&self) -> bool {
         self.low > 1.0 + INDIFFERENT / 2.0 && self.middle > 1.0 + INDIFFERENT
             || self.high < 1.0 - INDIFFERENT / 2.0 && self.middle < 1.0 - INDIFFERENT
+    }
+
+    /// The same with another share than [`INDIFFERENT`]: of two sides that were not measured in turns.
+    pub fn is_beyond(&self, noise: f64) -> bool {
+        self.low > 1.0 + noise / 2.0 && self.middle > 1.0 + noise
+            || self.high < 1.0 / (1.0 + noise / 2.0) && self.middle < 1.0 / (1.0 + noise)
     }
 
     /// `1.100 (1.081 to 1.122)`.
@@ -144,6 +136,5 @@ mod tests {
     #[test]
     fn what_was_never_measured_has_no_ratio() {
         assert_eq!(Ratio::of_pairs(&[(1.0, 1.0), (0.0, 3.0), (2.0, 1.0)], 1), None);
-        assert_eq!(Ratio::of_lists(&[1.0], &[1.0, 2.0, 3.0], 1), None);
     }
 }

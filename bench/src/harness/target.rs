@@ -34,14 +34,48 @@ pub enum Kind {
     #[default]
     Corelog,
     /// NATS JetStream
-    #[cfg(feature = "nats")]
     Nats,
     /// Redis Streams
-    #[cfg(feature = "redis")]
     Redis,
 }
 
+impl Kind {
+    /// As a result has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Corelog => "corelog",
+            Self::Nats => "nats jetstream",
+            Self::Redis => "redis streams",
+        }
+    }
+
+    /// Refuses what this build leaves out.
+    fn check(self) -> io::Result<()> {
+        match self {
+            Self::Nats if !cfg!(feature = "nats") => Err(Self::is_missing("nats")),
+            Self::Redis if !cfg!(feature = "redis") => Err(Self::is_missing("redis")),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_missing(feature: &str) -> io::Error {
+        io::Error::other(format!(
+            "--driver {feature}: this bench was built without it; build it with --features {feature}"
+        ))
+    }
+}
+
 impl Target {
+    /// Whether a scenario can be run as it is.
+    pub fn check(&self, scenario: &Scenario) -> io::Result<()> {
+        if !self.broker.is_empty() && !scenario.faults.is_empty() {
+            return Err(io::Error::other(
+                "`faults` need brokers that this command starts: those of --broker cannot be stopped",
+            ));
+        }
+        Ok(())
+    }
+
     fn source(&self) -> Source {
         self.binary.clone().map_or(Source::OWN, Source::Binary)
     }
@@ -64,6 +98,7 @@ impl Session {
 
     /// `source`: instead of the target's.
     pub fn start_from(target: &Target, source: &Source, scenario: &Scenario) -> io::Result<Self> {
+        target.driver.check()?;
         let folder = place::temporary_folder(target.dir.as_deref())?;
         if target.driver != Kind::Corelog && target.broker.is_empty() {
             return Err(io::Error::other(
@@ -107,8 +142,12 @@ impl Session {
         Ok(match self.kind {
             #[cfg(feature = "nats")]
             Kind::Nats => Box::new(drivers::nats::Nats::connect(first()?)?),
+            #[cfg(not(feature = "nats"))]
+            Kind::Nats => return Err(Kind::is_missing("nats")),
             #[cfg(feature = "redis")]
             Kind::Redis => Box::new(drivers::redis::Redis::connect(first()?)?),
+            #[cfg(not(feature = "redis"))]
+            Kind::Redis => return Err(Kind::is_missing("redis")),
             Kind::Corelog => Box::new(drivers::corelog::Corelog::connect(
                 self.brokers.addresses(),
                 &scenario.messages,

@@ -73,7 +73,7 @@ impl Process {
         assert!(self.child.is_none(), "the broker runs already");
         self.config.shards = shards;
         let file = self.folder.join("corelogd.toml");
-        fs::write(&file, toml::to_string(&self.config).map_err(io::Error::other)?)?;
+        fs::write(&file, settings(&self.config)?)?;
         let log = self.folder.join("corelogd.log");
         let output = File::options().append(true).create(true).open(&log)?;
         let begin = Instant::now();
@@ -131,6 +131,24 @@ impl Process {
     }
 }
 
+/// What is not as by default: so another build, which knows other settings, takes the file as well.
+fn settings(config: &Config) -> io::Result<String> {
+    let table = |config: &Config| toml::Table::try_from(config).map_err(io::Error::other);
+    let mut given = table(config)?;
+    leave_out(&mut given, &table(&Config::default())?);
+    toml::to_string(&given).map_err(io::Error::other)
+}
+
+fn leave_out(given: &mut toml::Table, defaults: &toml::Table) {
+    given.retain(|key, value| match (value, defaults.get(key)) {
+        (toml::Value::Table(inner), Some(toml::Value::Table(default))) => {
+            leave_out(inner, default);
+            !inner.is_empty()
+        }
+        (value, default) => default != Some(value),
+    });
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.kill();
@@ -147,4 +165,20 @@ pub fn free_ports(count: usize) -> io::Result<Vec<u16>> {
         return Err(io::Error::other("every port from 20000 to 32767 is taken"));
     }
     Ok(ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_has_what_is_not_as_by_default_and_is_read_as_it_was_meant() {
+        let mut config = Config::embedded("somewhere");
+        config.log.segment_bytes /= 2;
+        config.free_bytes_min = 0;
+        let text = settings(&config).unwrap();
+        assert_eq!(Config::parse(&text).unwrap(), config);
+        assert!(text.contains("segment_bytes") && !text.contains("lanes_per_shard"), "{text}");
+        assert!(!text.contains("network"), "{text}");
+    }
 }

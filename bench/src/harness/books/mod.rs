@@ -46,7 +46,8 @@ pub struct Books {
     warm_up: u64,
     pub series: Series,
     pub totals: Totals,
-    pub stages: BTreeMap<u16, ShardStages>,
+    /// By the core that acknowledged.
+    pub stages: BTreeMap<u32, ShardStages>,
 }
 
 /// Over the whole run, warm-up excepted.
@@ -142,7 +143,7 @@ impl Books {
                     self.acknowledged(due, sent_at, settled.at);
                     let service = settled.at.saturating_sub(sent_at);
                     if let Some(stages) = placed.stages.filter(|_| due >= self.warm_up) {
-                        self.stages.entry(placed.shard).or_default().record(service, &stages);
+                        self.stages.entry(placed.core).or_default().record(service, &stages);
                     }
                 }
                 Err(failure) => {
@@ -207,7 +208,7 @@ impl Books {
         self.ledger.anomalies_found()
     }
 
-    pub fn finish(self) -> (Verdict, Series, Totals, BTreeMap<u16, ShardStages>) {
+    pub fn finish(self) -> (Verdict, Series, Totals, BTreeMap<u32, ShardStages>) {
         (self.ledger.finish(), self.series, self.totals, self.stages)
     }
 }

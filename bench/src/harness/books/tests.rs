@@ -18,7 +18,7 @@ fn books() -> Books {
 }
 
 fn settled(stream: u32, number: u64, at: u64, offset: u64) -> Settled {
-    let placed = Placed { partition: 0, offset: Some(offset), shard: 0, stages: None };
+    let placed = Placed { partition: 0, offset: Some(offset), core: 0, stages: None };
     Settled { first: Identity { producer: stream, number }, count: 1, at, result: Ok(placed) }
 }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use corelog::{
-    CallbackProducer, Client, Consumer, ConsumerConfig, Offset, Position, Record as Sending,
-    TopicSettings,
+    BrokerId, CallbackProducer, Client, Consumer, ConsumerConfig, Leader, Offset, Position,
+    Record as Sending, TopicSettings,
 };
 use corelog_protocol::ids::ShardId;
 
@@ -23,7 +23,10 @@ use crate::verify::content::Identity;
 pub struct Corelog {
     addresses: Vec<SocketAddr>,
     messages: Messages,
-    brokers: usize,
+    /// All of the cluster, also those whose addresses were not given.
+    brokers: Vec<(BrokerId, SocketAddr)>,
+    /// Copies of each partition.
+    replicas: usize,
     /// Asks about topics and counters.
     client: Client,
     topics: OnceLock<Arc<Topics>>,
@@ -32,23 +35,43 @@ pub struct Corelog {
 struct Topics {
     names: Vec<String>,
     partitions: u32,
-    /// Of each topic's partitions when it was made.
-    shards: Vec<Vec<u16>>,
 }
 
 /// A tag holds the stream in its upper bits and the message's number in the others.
 const NUMBER_BITS: u32 = 40;
 
-/// In the numbering of cores over all brokers.
-const SHARDS_PER_BROKER: u16 = 256;
+/// How long brokers may take to become a cluster.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// In the numbering of cores over all brokers: as many as there are numbers of shards.
+const CORES_PER_BROKER: u32 = 1 << 16;
 
 impl Corelog {
     pub fn connect(addresses: &[SocketAddr], messages: &Messages) -> io::Result<Self> {
         let client = builder(addresses).connect()?;
+        let begin = Instant::now();
+        let cluster = loop {
+            let cluster = client.admin().cluster().map_err(io::Error::other)?;
+            let is_whole = addresses.len() < 2
+                || (cluster.brokers.len() >= addresses.len() && !cluster.lanes.is_empty());
+            if is_whole || begin.elapsed() > PATIENCE {
+                break cluster;
+            }
+            // They have just been started, and are about to find each other.
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let mut brokers: Vec<_> =
+            cluster.brokers.iter().map(|broker| (broker.id, broker.address)).collect();
+        if let ([(_, told)], [given]) = (&mut brokers[..], addresses) {
+            // One that is alone may not know how it is reached.
+            *told = *given;
+        }
+        let replicas = cluster.lanes.iter().map(|lane| lane.replicas.len()).max().unwrap_or(1);
         Ok(Self {
             addresses: addresses.to_vec(),
             messages: messages.clone(),
-            brokers: addresses.len(),
+            brokers,
+            replicas,
             client,
             topics: OnceLock::new(),
         })
@@ -69,8 +92,8 @@ fn builder(addresses: &[SocketAddr]) -> corelog::Builder {
 
 impl Driver for Corelog {
     fn about(&self) -> About {
-        let place = match self.brokers {
-            1 => "the broker".to_owned(),
+        let place = match self.replicas {
+            0 | 1 => "the broker".to_owned(),
             count => format!("a majority of {count} brokers"),
         };
         let ack = match self.messages.level {
@@ -99,17 +122,11 @@ impl Driver for Corelog {
             retention_bytes: plan.retention_bytes,
         };
         let names: Vec<String> = (0..plan.count).map(|topic| plan.name(topic)).collect();
-        let mut shards = Vec::new();
         for name in &names {
             let topic = self.client.admin().create_topic_with(name, settings);
-            let topic = topic.map_err(io::Error::other)?;
-            let core = |place: &corelog::PartitionPlace| {
-                let broker = (place.broker.0 as u16).saturating_sub(1);
-                broker * SHARDS_PER_BROKER + place.shard.0
-            };
-            shards.push(topic.places.iter().map(core).collect());
+            topic.map_err(io::Error::other)?;
         }
-        let topics = Topics { names, partitions: plan.partitions, shards };
+        let topics = Topics { names, partitions: plan.partitions };
         self.topics.set(Arc::new(topics)).map_err(|_| io::Error::other("topics are made once"))
     }
 
@@ -119,21 +136,15 @@ impl Driver for Corelog {
             .durability(self.messages.level.to_durability())
             .linger(Duration::from_micros(self.messages.linger_us));
         let client = builder.connect()?;
-        let told = Arc::clone(&topics);
         let producer = client.producer().on_delivery(move |tag, result| {
             let at = outbox.clock.now();
             let stream = (tag >> NUMBER_BITS) as u32;
             let first = Identity { producer: stream, number: tag & ((1 << NUMBER_BITS) - 1) };
-            let result = result.map_err(failure).map(|report| {
-                let topic = stream as usize % told.names.len();
-                let partition = report.partition as usize;
-                let shard = told.shards.get(topic).and_then(|topic| topic.get(partition)).copied();
-                Placed {
-                    partition: report.partition,
-                    offset: report.offset.map(|offset| offset.0),
-                    shard: shard.unwrap_or_default(),
-                    stages: report.stages,
-                }
+            let result = result.map_err(failure).map(|report| Placed {
+                partition: report.partition,
+                offset: report.offset.map(|offset| offset.0),
+                core: report.leader.map_or(0, core_of),
+                stages: report.stages,
             });
             outbox.settle(Settled { first, count: 1, at, result });
         });
@@ -155,10 +166,11 @@ impl Driver for Corelog {
 
     fn shards(&self) -> io::Result<Vec<ShardWork>> {
         let mut shards = Vec::new();
-        for (broker, &address) in (1..).zip(&self.addresses) {
+        for &(broker, address) in &self.brokers {
             // One that was killed tells nothing.
-            let Ok(mut admin) = Admin::connect(address, ShardId::ANY) else { continue };
-            let status = admin.status("")?;
+            let asked =
+                Admin::connect(address, ShardId::ANY).and_then(|mut admin| admin.status(""));
+            let Ok(status) = asked else { continue };
             for (at, of) in status.shards.iter().enumerate() {
                 let value = |name: &str| {
                     let column = status.names.iter().position(|known| known == name);
@@ -167,12 +179,8 @@ impl Driver for Corelog {
                         .copied()
                         .unwrap_or(0)
                 };
-                let name = match self.brokers {
-                    1 => format!("shard {}", of.shard.0),
-                    _ => format!("broker {broker} shard {}", of.shard.0),
-                };
                 shards.push(ShardWork {
-                    name,
+                    name: self.core_name(core_of(Leader { broker, shard: of.shard })),
                     records: value("records_in"),
                     bytes: value("batch_bytes_in"),
                     commits: value("log_commits"),
@@ -181,16 +189,20 @@ impl Driver for Corelog {
         }
         Ok(shards)
     }
-}
 
-/// For people, of a number in [`Placed`].
-pub fn shard_name(shard: u16, brokers: usize) -> String {
-    match brokers {
-        1 => format!("shard {}", shard % SHARDS_PER_BROKER),
-        _ => {
-            format!("broker {} shard {}", shard / SHARDS_PER_BROKER + 1, shard % SHARDS_PER_BROKER)
+    fn core_name(&self, core: u32) -> String {
+        let (broker, shard) = (core / CORES_PER_BROKER + 1, core % CORES_PER_BROKER);
+        match self.brokers.len() {
+            0 | 1 => format!("shard {shard}"),
+            _ => format!("broker {broker} shard {shard}"),
         }
     }
+}
+
+/// The number of the core that acknowledged, over all brokers.
+fn core_of(leader: Leader) -> u32 {
+    let broker = leader.broker.0.saturating_sub(1);
+    broker.saturating_mul(CORES_PER_BROKER).saturating_add(u32::from(leader.shard.0))
 }
 
 fn failure(error: &corelog::Error) -> Failure {

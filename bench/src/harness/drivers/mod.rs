@@ -40,6 +40,11 @@ pub trait Driver: Send + Sync {
     fn shards(&self) -> io::Result<Vec<ShardWork>> {
         Ok(Vec::new())
     }
+
+    /// For people, of a number in [`Placed`].
+    fn core_name(&self, core: u32) -> String {
+        format!("core {core}")
+    }
 }
 
 /// What goes into the report.
@@ -132,8 +137,8 @@ pub struct Placed {
     pub partition: u32,
     /// Of the first; `None` if the broker does not tell.
     pub offset: Option<u64>,
-    /// Which core has it, by [`ShardWork`]'s numbering.
-    pub shard: u16,
+    /// Which core acknowledged them: the one that led their partition then. See [`Driver::core_name`].
+    pub core: u32,
     pub stages: Option<StageTimes>,
 }
 

@@ -190,7 +190,7 @@ async fn publish(context: Context, mut orders: UnboundedReceiver<Order>, outbox:
             let result = match acknowledged {
                 Ok(ack) => {
                     let offset = Some(ack.sequence.saturating_sub(1));
-                    Ok(Placed { partition, offset, shard: 0, stages: None })
+                    Ok(Placed { partition, offset, core: 0, stages: None })
                 }
                 Err(text) => Err(Failure { definite: false, text: text.into() }),
             };

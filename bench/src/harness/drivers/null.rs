@@ -189,7 +189,7 @@ impl Line {
                 }
                 _ => {
                     let placed =
-                        Placed { partition: 0, offset: Some(self.offset), shard: 0, stages: None };
+                        Placed { partition: 0, offset: Some(self.offset), core: 0, stages: None };
                     let new = Settled { first: identity, count: 1, at, result: Ok(placed) };
                     if let Some(row) = row.replace(new) {
                         self.outbox.settle(row);

@@ -152,7 +152,7 @@ fn pipelines(mut connection: Connection, orders: &Receiver<Order>, outbox: &Outb
         for order in batch {
             let result = match &failed {
                 None => {
-                    Ok(Placed { partition: order.partition, offset: None, shard: 0, stages: None })
+                    Ok(Placed { partition: order.partition, offset: None, core: 0, stages: None })
                 }
                 Some(text) => Err(Failure { definite: false, text: text.as_str().into() }),
             };

@@ -43,7 +43,8 @@ pub struct Measured {
     pub verdict: Verdict,
     pub series: Series,
     pub totals: Totals,
-    pub stages: std::collections::BTreeMap<u16, ShardStages>,
+    /// Of each core that acknowledged something, by its name.
+    pub stages: Vec<(String, ShardStages)>,
     pub catch_up: Vec<CatchUp>,
     pub conditions: Conditions,
     pub jitter: Summary,
@@ -159,6 +160,7 @@ pub fn measure(
     let others_percent = cpu.map(|_| (conditions.busy_percent - own_percent).max(0.0));
     let killed = scenario.faults.iter().any(|fault| fault.what == FaultKind::Kill);
     let (verdict, series, totals, stages) = books.finish();
+    let stages = stages.into_iter().map(|(core, of)| (driver.core_name(core), of)).collect();
     Ok(Measured {
         verdict,
         series,

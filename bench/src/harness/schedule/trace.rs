@@ -27,7 +27,8 @@ impl Trace {
                 .ok()
                 .filter(|seconds: &f64| seconds.is_finite() && *seconds >= 0.0)
                 .ok_or_else(|| format!("line {number}: `{line}` is no time in seconds"))?;
-            let time = (seconds * SECOND) as u64;
+            // To the nearest: so what was read and written is read as the same.
+            let time = (seconds * SECOND).round() as u64;
             if times.last().is_some_and(|last| *last > time) {
                 return Err(format!("line {number}: {line} is earlier than the line before"));
             }
