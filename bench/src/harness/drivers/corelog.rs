@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use corelog::{
@@ -30,6 +30,8 @@ pub struct Corelog {
     /// Asks about topics and counters.
     client: Client,
     topics: OnceLock<Arc<Topics>>,
+    /// Clients for producers to come, made before the clock runs.
+    senders: Mutex<Vec<Client>>,
 }
 
 struct Topics {
@@ -39,6 +41,9 @@ struct Topics {
 
 /// A tag holds the stream in its upper bits and the message's number in the others.
 const NUMBER_BITS: u32 = 40;
+
+/// How long a client may take to find the topics.
+const FINDING_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// How long brokers may take to become a cluster.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -74,7 +79,24 @@ impl Corelog {
             replicas,
             client,
             topics: OnceLock::new(),
+            senders: Mutex::default(),
         })
+    }
+
+    /// A client for a producer, which has found the topics.
+    fn sender(&self, names: &[String]) -> io::Result<Client> {
+        let builder = builder(&self.addresses)
+            .durability(self.messages.level.to_durability())
+            .linger(Duration::from_micros(self.messages.linger_us));
+        let client = builder.connect()?;
+        let mut finder = client.consumer_with(ConsumerConfig::default());
+        for name in names {
+            finder.assign(name, 0, Position::Offset(Offset(0)));
+            finder.pause(name, 0);
+        }
+        wait_until_found(&finder, names)?;
+        drop(finder);
+        Ok(client)
     }
 
     fn topics(&self) -> io::Result<&Arc<Topics>> {
@@ -126,16 +148,17 @@ impl Driver for Corelog {
             let topic = self.client.admin().create_topic_with(name, settings);
             topic.map_err(io::Error::other)?;
         }
+        let senders = (0..self.messages.clients()).map(|_| self.sender(&names));
+        let senders = senders.collect::<io::Result<Vec<_>>>()?;
+        self.senders.lock().unwrap_or_else(PoisonError::into_inner).extend(senders);
         let topics = Topics { names, partitions: plan.partitions };
         self.topics.set(Arc::new(topics)).map_err(|_| io::Error::other("topics are made once"))
     }
 
     fn producer(&self, outbox: Arc<Outbox>) -> io::Result<Box<dyn Producer>> {
         let topics = Arc::clone(self.topics()?);
-        let builder = builder(&self.addresses)
-            .durability(self.messages.level.to_durability())
-            .linger(Duration::from_micros(self.messages.linger_us));
-        let client = builder.connect()?;
+        let prepared = self.senders.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let client = prepared.map_or_else(|| self.sender(&topics.names), Ok)?;
         let producer = client.producer().on_delivery(move |tag, result| {
             let at = outbox.clock.now();
             let stream = (tag >> NUMBER_BITS) as u32;
@@ -160,6 +183,7 @@ impl Driver for Corelog {
                 consumer.assign(name, partition, Position::Offset(Offset(0)));
             }
         }
+        wait_until_found(&consumer, &topics.names)?;
         let numbers = topics.names.iter().cloned().zip(0..).collect();
         Ok(Box::new(Receiver { consumer, numbers, _client: client }))
     }
@@ -203,6 +227,21 @@ impl Driver for Corelog {
 fn core_of(leader: Leader) -> u32 {
     let broker = leader.broker.0.saturating_sub(1);
     broker.saturating_mul(CORES_PER_BROKER).saturating_add(u32::from(leader.shard.0))
+}
+
+/// Waits until a client knows where these topics are, whose first partitions this consumer of it has. What asks for ten thousand
+/// topics one by one while the load goes on is behind from the start, and keeps the broker busy with answers.
+fn wait_until_found(consumer: &Consumer, names: &[String]) -> io::Result<()> {
+    let begin = Instant::now();
+    for name in names {
+        while consumer.position(name, 0).is_none() {
+            if begin.elapsed() > FINDING_TIME_MAX {
+                return Err(io::Error::other(format!("the topic {name} is not found by a client")));
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    }
+    Ok(())
 }
 
 fn failure(error: &corelog::Error) -> Failure {
