@@ -142,6 +142,7 @@ fn main() {
             };
             8
         ],
+        any_replica: false,
     };
     let reply = FetchReply {
         partitions: vec![

@@ -104,6 +104,21 @@ impl ShardId {
 impl LaneId {
     /// The lane that holds the cluster's metadata. Always on shard 0.
     pub const METADATA: Self = Self(0);
+
+    /// Which shard of a broker with `shards` of them has its copy of this lane, if it has one. Brokers and
+    /// clients compute it alike, and anew when a broker has started with another number of shards: the metadata is on
+    /// shard 0, the other lanes are dealt in turn.
+    ///
+    /// # Panics
+    /// Without shards.
+    #[must_use]
+    pub const fn shard(self, shards: u16) -> ShardId {
+        assert!(shards > 0, "a broker has shards");
+        match self.0.checked_sub(1) {
+            None => ShardId(0),
+            Some(turn) => ShardId((turn % shards as u32) as u16),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -116,5 +131,13 @@ mod tests {
         assert_eq!(format!("{}", Lsn(9)), "9");
         assert_eq!(Offset(7).next(), Offset(8));
         assert_eq!(Lsn(7).advance(3), Lsn(10));
+    }
+
+    #[test]
+    fn lanes_are_dealt_to_shards_in_turn_and_the_metadata_stays_on_the_first() {
+        let dealt = |shards| (0..6).map(|lane| LaneId(lane).shard(shards).0).collect::<Vec<_>>();
+        assert_eq!(dealt(2), [0, 0, 1, 0, 1, 0]);
+        assert_eq!(dealt(1), [0; 6]);
+        assert_eq!(LaneId(u32::MAX).shard(u16::MAX), ShardId(65_534));
     }
 }

@@ -168,6 +168,7 @@ impl Maker {
                     bytes_min: u32::MAX,
                     bytes_max: u32::MAX,
                     partitions: vec![wanted; 1],
+                    any_replica: true,
                 };
                 Encoder::new().encode(&fetch, 3).to_vec()
             }

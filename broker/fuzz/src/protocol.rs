@@ -170,7 +170,13 @@ pub fn message_seeds() -> Vec<Vec<u8>> {
     vec![
         seed!(Hello::new("me")),
         seed!(ErrorReply::new(ErrorCode::Overloaded, 16, "later")),
-        seed!(Fetch { wait_max_ms: 5, bytes_min: 1, bytes_max: 9, partitions: vec![wanted; 2] }),
+        seed!(Fetch {
+            wait_max_ms: 5,
+            bytes_min: 1,
+            bytes_max: 9,
+            partitions: vec![wanted; 2],
+            any_replica: true,
+        }),
         seed!(FetchReply { partitions: vec![fetched; 2] }),
         seed!(TopicCreate { name: "orders".into(), settings, timeout_ms: 7 }),
         seed!(TopicList { after: "a".into(), count_max: 5 }),

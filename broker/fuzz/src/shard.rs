@@ -242,11 +242,13 @@ impl Play {
             bytes_max: tape.u32(),
         };
         let partitions = (0..=tape.u8() % 3).map(|_| wanted(self, tape)).collect();
+        let wait_max_ms = tape.u32();
         let fetch = Fetch {
-            wait_max_ms: tape.u32(),
+            wait_max_ms,
             bytes_min: tape.u32(),
             bytes_max: tape.u32(),
             partitions,
+            any_replica: wait_max_ms % 2 == 1,
         };
         self.ask(tape, &fetch);
     }

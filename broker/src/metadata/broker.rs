@@ -11,7 +11,7 @@ use crate::limits::SHARDS_MAX;
 pub const BROKERS_MAX: usize = 64;
 
 /// The name of what fails together with a broker.
-pub const RACK_BYTES_MAX: usize = 249;
+pub use corelog_protocol::message::RACK_BYTES_MAX;
 
 /// A broker, as it registered itself.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -103,6 +103,13 @@ impl View {
         Some(Home { broker, shard: lane_shard(link.lane, shards), link })
     }
 
+    /// Which shard of this broker has a copy of a partition, led or followed, if there is one.
+    pub fn copy_here(&self, partition: PartitionId, shards: u16) -> Option<ShardId> {
+        let link = self.state.topic_of(partition)?.link(partition)?;
+        self.lane(link.lane)?.member(self.me)?;
+        Some(lane_shard(link.lane, shards))
+    }
+
     /// The lanes of a shard of this broker: led or followed there, or not any more but its word still counts. In the
     /// order of their ids.
     pub fn lanes_of(&self, shard: ShardId, shards: u16) -> impl Iterator<Item = &LaneRecord> + '_ {
@@ -113,13 +120,9 @@ impl View {
     }
 }
 
-/// Which shard of a broker has a lane. Computed anew at each boot, so that the number of shards may change.
+/// Which shard of a broker has a lane: as clients compute it. Anew at each boot, so that the number of shards may change.
 pub fn lane_shard(lane: LaneId, shards: u16) -> ShardId {
-    assert!(shards > 0);
-    if lane == LaneId::METADATA {
-        return ShardId(0);
-    }
-    ShardId(((lane.0 - 1) % u32::from(shards)) as u16)
+    lane.shard(shards)
 }
 
 #[cfg(test)]
@@ -133,13 +136,6 @@ mod tests {
     use corelog_protocol::ids::Epoch;
 
     const ME: BrokerId = BrokerId(1);
-
-    #[test]
-    fn lanes_are_dealt_round_robin_and_the_metadata_stays_on_shard_0() {
-        let dealt: Vec<u16> = (0..6).map(|lane| lane_shard(LaneId(lane), 2).0).collect();
-        assert_eq!(dealt, [0, 0, 1, 0, 1, 0]);
-        assert_eq!(lane_shard(LaneId(6), 1), ShardId(0));
-    }
 
     fn state_with(topics: &[&str]) -> State {
         let mut state = State::default();
@@ -195,6 +191,11 @@ mod tests {
         let (partition, link) = a.partitions().find(|(_, link)| link.lane == LaneId(6)).unwrap();
         let nobody = View::new(ME, state.clone(), 0, vec![]).home(partition, 1).unwrap();
         assert_eq!(nobody, Home { broker: None, shard: ShardId(0), link });
+        let copy = |me, shards| {
+            View::new(BrokerId(me), state.clone(), 0, vec![]).copy_here(partition, shards)
+        };
+        assert_eq!((copy(1, 1), copy(2, 2)), (Some(ShardId(0)), Some(ShardId(1))));
+        assert_eq!(copy(4, 1), None, "a stranger has none");
         let lane = link.lane;
         let position = crate::replica::Position::default();
         for (epoch, broker, shard) in [(1, 3, 2), (2, 2, 1), (3, 1, 0)] {

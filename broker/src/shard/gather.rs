@@ -59,10 +59,13 @@ impl Shard {
         &self,
         parts: &mut Vec<Part>,
         partition: corelog_protocol::ids::PartitionId,
+        any_replica: bool,
         at: usize,
     ) {
+        let led_here = self.home_elsewhere(partition).ok();
+        let copy = || self.view.copy_here(partition, self.config.shards).filter(|_| any_replica);
         // What nobody serves is refused here.
-        let shard = self.home_elsewhere(partition).unwrap_or(self.config.shard);
+        let shard = led_here.or_else(copy).unwrap_or(self.config.shard);
         match parts.iter_mut().find(|(known, _)| *known == shard) {
             Some((_, places)) => places.push(at as u16),
             None => parts.push((shard, vec![at as u16])),
@@ -112,7 +115,7 @@ impl Shard {
     ) {
         let mut parts = Vec::new();
         for (at, wanted) in fetch.partitions.iter().enumerate() {
-            self.part(&mut parts, wanted.partition, at);
+            self.part(&mut parts, wanted.partition, fetch.any_replica, at);
         }
         let count = parts.len() as u32;
         let wanted = fetch.partitions.clone();
@@ -126,6 +129,7 @@ impl Shard {
                 bytes_min: fetch.bytes_min.div_ceil(count),
                 bytes_max: (fetch.bytes_max.min(self.config.frame_bytes_max as u32) / count).max(1),
                 partitions,
+                any_replica: fetch.any_replica,
             };
             if shard == self.config.shard {
                 let id = self.start_fetch(cx, Origin::Gather(gather), part);
@@ -178,7 +182,7 @@ impl Shard {
     ) {
         let mut parts = Vec::new();
         for (at, query) in queries.iter().enumerate() {
-            self.part(&mut parts, query.partition, at);
+            self.part(&mut parts, query.partition, false, at);
         }
         let local = parts.iter().find(|(shard, _)| *shard == self.config.shard);
         let local = local.map_or_else(Vec::new, |(_, places)| places.clone());

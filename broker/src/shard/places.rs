@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use corelog_protocol::ids::{BrokerId, Epoch, LaneId, PartitionId, ShardId};
 use corelog_protocol::message::{
-    BROKERS_MAX, BrokerPlace, Brokers, PartitionPlace, REPLICA_PLACES_MAX, ReplicaPlace, TopicInfo,
-    TopicSettings as WireSettings,
+    BROKERS_MAX, BrokerPlace, Brokers, PartitionPlace, RACK_BYTES_MAX, REPLICA_PLACES_MAX,
+    ReplicaPlace, TopicInfo, TopicSettings as WireSettings,
 };
 
 use crate::metadata::view::{View, lane_shard};
@@ -17,7 +17,7 @@ pub(super) const TOPIC_BYTES: usize = 320;
 
 /// The same for a partition, a broker, and a copy of a lane.
 const PLACE_BYTES: usize = 64;
-const BROKER_BYTES: usize = 160;
+const BROKER_BYTES: usize = 160 + RACK_BYTES_MAX + 8;
 const REPLICA_BYTES: usize = 8;
 
 /// There is somebody else to ask: clients are told where.
@@ -98,6 +98,7 @@ fn brokers(view: &View) -> Brokers {
         address: broker.address,
         shards: broker.shards,
         incarnation: broker.incarnation,
+        rack: broker.rack.to_string(),
     };
     Brokers { me: view.me(), places: view.state().brokers().take(BROKERS_MAX).map(place).collect() }
 }

@@ -217,15 +217,18 @@ fn is_confirmed(topic: &str) -> Result<bool, Failure> {
     Ok(read.is_ok() && answer.trim() == topic)
 }
 
-/// `brokers: 1 at 10.0.0.1:7420, 2 at 10.0.0.2:7420`.
+/// `brokers: 1 at 10.0.0.1:7420, 2 at 10.0.0.2:7420 in eu-1a`.
 pub fn brokers_text(brokers: &Brokers) -> String {
-    let place = |broker: &BrokerPlace| format!("{} at {}", broker.id, broker.address);
+    let place = |broker: &BrokerPlace| match broker.rack.as_str() {
+        "" => format!("{} at {}", broker.id, broker.address),
+        rack => format!("{} at {} in {rack}", broker.id, broker.address),
+    };
     let places: Vec<String> = brokers.places.iter().map(place).collect();
     format!("brokers: {}", places.join(", "))
 }
 
 pub fn brokers_json(brokers: &Brokers) -> Value {
-    let place = |broker: &BrokerPlace| json!({ "id": broker.id.0, "address": broker.address.to_string(), "shards": broker.shards });
+    let place = |broker: &BrokerPlace| json!({ "id": broker.id.0, "address": broker.address.to_string(), "shards": broker.shards, "rack": broker.rack });
     brokers.places.iter().map(place).collect()
 }
 
@@ -269,10 +272,13 @@ mod tests {
             address: ([10, 0, 0, id as u8], 7420).into(),
             shards: 2,
             incarnation: Default::default(),
+            rack: if id == 2 { "eu-1a".into() } else { String::new() },
         };
         let brokers = Brokers { me: BrokerId(2), places: vec![broker(1), broker(2)] };
-        assert_eq!(brokers_text(&brokers), "brokers: 1 at 10.0.0.1:7420, 2 at 10.0.0.2:7420");
+        let text = "brokers: 1 at 10.0.0.1:7420, 2 at 10.0.0.2:7420 in eu-1a";
+        assert_eq!(brokers_text(&brokers), text);
         let first = &brokers_json(&brokers)[0];
-        assert_eq!(*first, json!({ "id": 1, "address": "10.0.0.1:7420", "shards": 2 }));
+        let plain = json!({ "id": 1, "address": "10.0.0.1:7420", "shards": 2, "rack": "" });
+        assert_eq!(*first, plain);
     }
 }

@@ -947,6 +947,7 @@ impl<'a> Fetch<'a> {
   pub const VT_BYTES_MIN: ::flatbuffers::VOffsetT = 6;
   pub const VT_BYTES_MAX: ::flatbuffers::VOffsetT = 8;
   pub const VT_PARTITIONS: ::flatbuffers::VOffsetT = 10;
+  pub const VT_ANY_REPLICA: ::flatbuffers::VOffsetT = 12;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -962,6 +963,7 @@ impl<'a> Fetch<'a> {
     builder.add_bytes_max(args.bytes_max);
     builder.add_bytes_min(args.bytes_min);
     builder.add_wait_max_ms(args.wait_max_ms);
+    builder.add_any_replica(args.any_replica);
     builder.finish()
   }
 
@@ -994,6 +996,13 @@ impl<'a> Fetch<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, FetchPartition>>>(Fetch::VT_PARTITIONS, None)}
   }
+  #[inline]
+  pub fn any_replica(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Fetch::VT_ANY_REPLICA, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Fetch<'_> {
@@ -1006,6 +1015,7 @@ impl ::flatbuffers::Verifiable for Fetch<'_> {
      .visit_field::<u32>("bytes_min", Self::VT_BYTES_MIN, false)?
      .visit_field::<u32>("bytes_max", Self::VT_BYTES_MAX, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, FetchPartition>>>("partitions", Self::VT_PARTITIONS, false)?
+     .visit_field::<bool>("any_replica", Self::VT_ANY_REPLICA, false)?
      .finish();
     Ok(())
   }
@@ -1015,6 +1025,7 @@ pub struct FetchArgs<'a> {
     pub bytes_min: u32,
     pub bytes_max: u32,
     pub partitions: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, FetchPartition>>>,
+    pub any_replica: bool,
 }
 impl<'a> Default for FetchArgs<'a> {
   #[inline]
@@ -1024,6 +1035,7 @@ impl<'a> Default for FetchArgs<'a> {
       bytes_min: 0,
       bytes_max: 0,
       partitions: None,
+      any_replica: false,
     }
   }
 }
@@ -1050,6 +1062,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> FetchBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Fetch::VT_PARTITIONS, partitions);
   }
   #[inline]
+  pub fn add_any_replica(&mut self, any_replica: bool) {
+    self.fbb_.push_slot::<bool>(Fetch::VT_ANY_REPLICA, any_replica, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> FetchBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     FetchBuilder {
@@ -1071,6 +1087,7 @@ impl ::core::fmt::Debug for Fetch<'_> {
       ds.field("bytes_min", &self.bytes_min());
       ds.field("bytes_max", &self.bytes_max());
       ds.field("partitions", &self.partitions());
+      ds.field("any_replica", &self.any_replica());
       ds.finish()
   }
 }

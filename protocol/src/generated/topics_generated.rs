@@ -586,6 +586,7 @@ impl<'a> BrokerPlace<'a> {
   pub const VT_ADDRESS: ::flatbuffers::VOffsetT = 6;
   pub const VT_SHARDS: ::flatbuffers::VOffsetT = 8;
   pub const VT_INCARNATION: ::flatbuffers::VOffsetT = 10;
+  pub const VT_RACK: ::flatbuffers::VOffsetT = 12;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -598,6 +599,7 @@ impl<'a> BrokerPlace<'a> {
   ) -> ::flatbuffers::WIPOffset<BrokerPlace<'bldr>> {
     let mut builder = BrokerPlaceBuilder::new(_fbb);
     builder.add_incarnation(args.incarnation);
+    if let Some(x) = args.rack { builder.add_rack(x); }
     if let Some(x) = args.address { builder.add_address(x); }
     builder.add_id(args.id);
     builder.add_shards(args.shards);
@@ -633,6 +635,13 @@ impl<'a> BrokerPlace<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(BrokerPlace::VT_INCARNATION, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn rack(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(BrokerPlace::VT_RACK, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for BrokerPlace<'_> {
@@ -645,6 +654,7 @@ impl ::flatbuffers::Verifiable for BrokerPlace<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("address", Self::VT_ADDRESS, false)?
      .visit_field::<u16>("shards", Self::VT_SHARDS, false)?
      .visit_field::<u64>("incarnation", Self::VT_INCARNATION, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("rack", Self::VT_RACK, false)?
      .finish();
     Ok(())
   }
@@ -654,6 +664,7 @@ pub struct BrokerPlaceArgs<'a> {
     pub address: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub shards: u16,
     pub incarnation: u64,
+    pub rack: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for BrokerPlaceArgs<'a> {
   #[inline]
@@ -663,6 +674,7 @@ impl<'a> Default for BrokerPlaceArgs<'a> {
       address: None,
       shards: 0,
       incarnation: 0,
+      rack: None,
     }
   }
 }
@@ -689,6 +701,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> BrokerPlaceBuilder<'a, 'b, A>
     self.fbb_.push_slot::<u64>(BrokerPlace::VT_INCARNATION, incarnation, 0);
   }
   #[inline]
+  pub fn add_rack(&mut self, rack: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(BrokerPlace::VT_RACK, rack);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> BrokerPlaceBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     BrokerPlaceBuilder {
@@ -710,6 +726,7 @@ impl ::core::fmt::Debug for BrokerPlace<'_> {
       ds.field("address", &self.address());
       ds.field("shards", &self.shards());
       ds.field("incarnation", &self.incarnation());
+      ds.field("rack", &self.rack());
       ds.finish()
   }
 }

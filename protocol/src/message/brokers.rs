@@ -14,6 +14,9 @@ use crate::malformed::MalformedError;
 /// Brokers of a cluster.
 pub const BROKERS_MAX: usize = 60;
 
+/// What a broker says of its rack, bytes.
+pub const RACK_BYTES_MAX: usize = 249;
+
 /// Copies of all lanes of a topic, counted together: each of its partitions may be in a lane of its own.
 pub const REPLICA_PLACES_MAX: usize = 5 * PARTITIONS_PER_TOPIC_MAX as usize;
 
@@ -36,7 +39,7 @@ impl Brokers {
 }
 
 /// Where a broker can be reached.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BrokerPlace {
     /// Its id: not 0.
     pub id: BrokerId,
@@ -46,6 +49,8 @@ pub struct BrokerPlace {
     pub shards: u16,
     /// Of its data: what to put into a Hello.
     pub incarnation: Incarnation,
+    /// What fails together with it, or is near it: at most [`RACK_BYTES_MAX`] bytes. Empty: not told.
+    pub rack: String,
 }
 
 /// A broker has a copy of a lane.
@@ -69,12 +74,15 @@ pub(super) fn brokers_from_wire(topic: &wire::TopicInfo<'_>) -> Result<Brokers, 
             last = id;
             check(broker.shards() > 0, "topic info: a broker without shards")?;
             let address = broker.address().unwrap_or_default().parse();
+            let rack = broker.rack().unwrap_or_default();
+            check(rack.len() <= RACK_BYTES_MAX, "topic info: rack of a broker")?;
             Ok(BrokerPlace {
                 id,
                 address: address
                     .map_err(|_| MalformedError::new("topic info: address of a broker"))?,
                 shards: broker.shards(),
                 incarnation: Incarnation(broker.incarnation()),
+                rack: rack.into(),
             })
         })
         .collect::<Result<Vec<_>, _>>()?;
@@ -110,6 +118,7 @@ pub(super) fn brokers_to_wire<'b>(
                 address: Some(builder.create_string(&broker.address.to_string())),
                 shards: broker.shards,
                 incarnation: broker.incarnation.0,
+                rack: (!broker.rack.is_empty()).then(|| builder.create_string(&broker.rack)),
             };
             wire::BrokerPlace::create(builder, &args)
         })

@@ -25,6 +25,10 @@ pub struct Fetch {
     pub bytes_max: u32,
     /// 1 to [`FETCH_PARTITIONS_MAX`].
     pub partitions: Vec<FetchPartition>,
+    /// A replica that follows may answer as well, with what it knows to be committed. Otherwise, and from a
+    /// broker that does not know the flag, whoever does not lead answers
+    /// [`NotLeader`](crate::ErrorCode::NotLeader).
+    pub any_replica: bool,
 }
 
 /// What is wanted of one partition.
@@ -55,6 +59,7 @@ impl Fetch {
         self.wait_max_ms = table.wait_max_ms();
         self.bytes_min = table.bytes_min();
         self.bytes_max = table.bytes_max();
+        self.any_replica = table.any_replica();
         self.partitions.clear();
         self.partitions.extend(partitions.iter().map(|wanted| FetchPartition {
             partition: PartitionId(wanted.partition()),
@@ -75,6 +80,7 @@ impl sealed::Table for Fetch {
             bytes_min: self.bytes_min,
             bytes_max: self.bytes_max,
             partitions: Some(partitions),
+            any_replica: self.any_replica,
         };
         wire::Fetch::create(builder, &args).as_union_value()
     }

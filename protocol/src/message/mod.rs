@@ -22,7 +22,9 @@ use std::fmt;
 
 use flatbuffers::{FlatBufferBuilder, Follow, Verifiable, VerifierOptions};
 
-pub use brokers::{BROKERS_MAX, BrokerPlace, Brokers, REPLICA_PLACES_MAX, ReplicaPlace};
+pub use brokers::{
+    BROKERS_MAX, BrokerPlace, Brokers, RACK_BYTES_MAX, REPLICA_PLACES_MAX, ReplicaPlace,
+};
 pub use cluster::{
     BrokerStatus, ClusterStatus, ClusterStatusReply, LANE_REPLICAS_MAX, LANES_MAX, LaneStatus,
     Obstacle, Operate, OperateReply, Operation, ReplicaStatus,

@@ -52,6 +52,7 @@ fn the_largest_honest_messages_decode() {
         address: "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535".parse().unwrap(),
         shards: u16::MAX,
         incarnation: Incarnation(u64::MAX),
+        rack: "x".repeat(RACK_BYTES_MAX),
     });
     let reply = TopicDescribeReply {
         topic: TopicInfo {
@@ -69,7 +70,7 @@ fn the_largest_honest_messages_decode() {
         },
     };
     let control = control_of(&reply);
-    assert!(control.len() < 1 << 18);
+    assert!(control.len() < 1 << 19);
     assert_eq!(TopicDescribeReply::decode(&control).unwrap(), reply);
     let at = ReplicaPlace { lane: LaneId(u32::MAX), broker: BrokerId(u32::MAX) };
     let mut crowded = reply;
@@ -78,11 +79,12 @@ fn the_largest_honest_messages_decode() {
     crowded.topic.replica_places.push(at);
     assert!(TopicDescribeReply::decode(&control_of(&crowded)).is_err());
     crowded.topic.replica_places.clear();
-    let one = crowded.topic.brokers.places[0];
+    let one = crowded.topic.brokers.places[0].clone();
     for (spoiled, what) in [
-        (BrokerPlace { id: BrokerId(0), ..one }, "no id"),
-        (BrokerPlace { shards: 0, ..one }, "no shards"),
-        (BrokerPlace { id: BrokerId(u32::MAX), ..one }, "twice"),
+        (BrokerPlace { id: BrokerId(0), ..one.clone() }, "no id"),
+        (BrokerPlace { shards: 0, ..one.clone() }, "no shards"),
+        (BrokerPlace { id: BrokerId(u32::MAX), ..one.clone() }, "twice"),
+        (BrokerPlace { rack: "x".repeat(RACK_BYTES_MAX + 1), ..one.clone() }, "a long rack"),
     ] {
         let mut reply = crowded.clone();
         reply.topic.brokers.places[0] = spoiled;
@@ -110,6 +112,7 @@ fn support_bounds() -> Fetch {
         bytes_min: u32::MAX,
         bytes_max: u32::MAX,
         partitions: Vec::new(),
+        any_replica: true,
     }
 }
 

@@ -196,7 +196,12 @@ pub fn fetch() -> Fetch {
             FetchPartition { partition: PartitionId(7), offset: Offset(42), bytes_max: 65_536 },
             FetchPartition { partition: PartitionId(8), offset: Offset(0), bytes_max: 65_536 },
         ],
+        any_replica: false,
     }
+}
+
+pub fn fetch_any_replica() -> Fetch {
+    Fetch { any_replica: true, ..fetch() }
 }
 
 pub fn fetch_reply() -> FetchReply {
@@ -312,6 +317,7 @@ pub fn topic_describe_reply_cluster() -> TopicDescribeReply {
         address: address.parse().unwrap(),
         shards: 2,
         incarnation: Incarnation(0x0102_0304_0506_0700 + u64::from(id)),
+        rack: String::new(),
     };
     let mut topic = topic_info();
     topic.places[0].broker = BrokerId(3);
@@ -326,6 +332,16 @@ pub fn topic_describe_reply_cluster() -> TopicDescribeReply {
     let at = |lane, broker| ReplicaPlace { lane: LaneId(lane), broker: BrokerId(broker) };
     topic.replica_places = vec![at(1, 3), at(1, 1), at(1, 2), at(2, 1), at(2, 2), at(2, 3)];
     TopicDescribeReply { topic }
+}
+
+/// The same from brokers that say in which rack they are, but for one.
+pub fn topic_describe_reply_racks() -> TopicDescribeReply {
+    let mut reply = topic_describe_reply_cluster();
+    let racks = ["eu-1a", "", "eu-1c"];
+    for (place, rack) in reply.topic.brokers.places.iter_mut().zip(racks) {
+        place.rack = rack.into();
+    }
+    reply
 }
 
 pub fn topic_delete() -> TopicDelete {
@@ -454,6 +470,7 @@ macro_rules! for_each_table {
         $call!("error", ErrorReply, support::error());
         $call!("error_bare", ErrorReply, support::error_bare());
         $call!("fetch", Fetch, support::fetch());
+        $call!("fetch_any_replica", Fetch, support::fetch_any_replica());
         $call!("fetch_reply", FetchReply, support::fetch_reply());
         $call!("offsets", Offsets, support::offsets());
         $call!("offsets_reply", OffsetsReply, support::offsets_reply());
@@ -467,6 +484,11 @@ macro_rules! for_each_table {
             "topic_describe_reply_cluster",
             TopicDescribeReply,
             support::topic_describe_reply_cluster()
+        );
+        $call!(
+            "topic_describe_reply_racks",
+            TopicDescribeReply,
+            support::topic_describe_reply_racks()
         );
         $call!("topic_delete", TopicDelete, support::topic_delete());
         $call!("topic_delete_reply", TopicDeleteReply, support::topic_delete_reply());

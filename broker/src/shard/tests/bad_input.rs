@@ -304,7 +304,13 @@ fn a_fetch_of_4_gib_is_clamped_and_one_of_too_many_partitions_is_refused() {
             bytes_max: u32::MAX,
         };
         let partitions = (0..count).map(wanted).collect();
-        Fetch { wait_max_ms: u32::MAX, bytes_min: u32::MAX, bytes_max: u32::MAX, partitions }
+        Fetch {
+            wait_max_ms: u32::MAX,
+            bytes_min: u32::MAX,
+            bytes_max: u32::MAX,
+            partitions,
+            any_replica: true,
+        }
     };
     world.ask(client, 2, &greedy(1));
     world.pass(Nanos::from_secs(61));

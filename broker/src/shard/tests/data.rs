@@ -33,7 +33,7 @@ pub fn fetch_of(wanted: &[(PartitionId, u64)], wait_max_ms: u32, bytes_min: u32)
             bytes_max: 1 << 20,
         })
         .collect();
-    Fetch { wait_max_ms, bytes_min, bytes_max: 1 << 20, partitions }
+    Fetch { wait_max_ms, bytes_min, bytes_max: 1 << 20, partitions, any_replica: false }
 }
 
 /// The partitions of a fetch reply, each with the base offsets and values of its records.

@@ -219,6 +219,7 @@ impl Trio {
             address: address(at as u32 + 1),
             shards: 4,
             incarnation: Incarnation(broker.incarnation),
+            rack: String::new(),
         };
         let places = self.brokers.iter().enumerate().map(place).collect();
         info.brokers = Brokers { me: BrokerId(id), places };
