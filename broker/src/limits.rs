@@ -198,6 +198,13 @@ pub const READY_AFTER_NS: u64 = 5_000_000_000;
 /// How often a leader tells whoever leads the metadata how far its followers are, unless it has news, 1 s.
 pub const PROGRESS_EVERY_NS: u64 = 1_000_000_000;
 
+/// How often a leader that serves tells its followers what is committed though nothing is new, 500 ms.
+pub const COMMITTED_EVERY_NS: u64 = 500_000_000;
+
+/// What a follower knows to be committed and can read may be so old when it serves readers, 2 s.
+pub const FOLLOWER_AGE_NS: u64 = 2_000_000_000;
+const _: () = assert!(FOLLOWER_AGE_NS > 2 * COMMITTED_EVERY_NS);
+
 /// A leader introduces itself again to a follower that has not answered for so long.
 pub const LEAD_AGAIN_NS: u64 = 200_000_000;
 

@@ -106,6 +106,10 @@ pub enum Bug {
     OldSetNotAsked,
     /// A leader is chosen by what others can read, not by what they may have acknowledged.
     PerhapsIgnored,
+    /// A follower serves readers what it has, whether or not that is committed.
+    FollowerServesUncommitted,
+    /// A replica that follows nobody in the present epoch, or has not heard of its leader for long, serves readers.
+    FollowerServesStaleEpoch,
 }
 
 impl Bug {
@@ -139,6 +143,8 @@ impl Bug {
         Bug::CopyEpochNotChecked,
         Bug::UncommittedServed,
     ];
+    /// Those of readers of a follower, which the stories of a shard must catch.
+    pub const READERS: &[Bug] = &[Bug::FollowerServesUncommitted, Bug::FollowerServesStaleEpoch];
     /// Those of the choice of a lane's leader, which the random test of `metadata::fence` must catch.
     pub const LEADERS: &[Bug] = &[Bug::OldSetNotAsked, Bug::PerhapsIgnored];
 

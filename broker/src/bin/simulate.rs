@@ -182,7 +182,8 @@ fn exhaust(options: &Options) -> ExitCode {
 }
 
 fn known_bugs() -> impl Iterator<Item = Bug> {
-    let lists = [Bug::ALL, Bug::REPLICA, Bug::REPLICA_LOG, Bug::CONSENSUS, Bug::LEADERS];
+    let replicas = [Bug::REPLICA, Bug::REPLICA_LOG, Bug::READERS];
+    let lists = [Bug::ALL, Bug::CONSENSUS, Bug::LEADERS].into_iter().chain(replicas);
     lists.into_iter().flatten().copied()
 }
 

@@ -198,7 +198,8 @@ impl Log {
         });
         building.marks.push(Mark { at, next });
         if self.config.replicated {
-            self.uncommitted.push_back(Uncommitted::End { lsn: header.lsn, at, next });
+            let (lsn, bytes) = (header.lsn, bytes as u32);
+            self.uncommitted.push_back(Uncommitted::End { lsn, at, next, bytes });
         }
     }
 

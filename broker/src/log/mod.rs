@@ -147,6 +147,9 @@ pub struct Log {
     /// Where recovery ended.
     recovered_end: Lsn,
     uncommitted: VecDeque<Uncommitted>,
+    /// Partitions in which more is committed, and bytes of that, for readers of a follower once there are any.
+    grown: Vec<(PartitionId, u32)>,
+    is_watched: bool,
 
     /// Append times never fall, whatever the clock does.
     append_time: i64,
@@ -210,6 +213,8 @@ impl Log {
             committed: Lsn(0),
             recovered_end: Lsn(0),
             uncommitted: VecDeque::new(),
+            grown: Vec::new(),
+            is_watched: false,
             append_time: i64::MIN,
             partitions: Partitions::default(),
             offset_floor: Offset(0),

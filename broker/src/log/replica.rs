@@ -9,7 +9,7 @@
 //!
 //! Which epoch, which leader, where to truncate: not decided here. The rules are in `broker/model/README.md`.
 
-use corelog_protocol::ids::{Epoch, Lsn, Offset};
+use corelog_protocol::ids::{Epoch, Lsn, Offset, PartitionId};
 
 use super::event::{AppendError, Appended, LogEvent, LogFailure, Resume};
 use super::format::COMMITS_START;
@@ -21,8 +21,8 @@ use crate::replica::Position;
 /// What becomes true when the entry with this LSN is committed.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Uncommitted {
-    /// The partition at this place of the list is committed up to `next`.
-    End { lsn: Lsn, at: u32, next: Offset },
+    /// The partition at this place of the list is committed up to `next`, by an entry of so many bytes.
+    End { lsn: Lsn, at: u32, next: Offset, bytes: u32 },
     /// Or begins at `start`.
     Start { lsn: Lsn, at: u32, start: Offset },
 }
@@ -72,7 +72,8 @@ impl Log {
             let next = partition.next_offset;
             partition.committed_end = partition.log_start;
             if next > partition.log_start {
-                self.uncommitted.push_back(Uncommitted::End { lsn, at, next });
+                let bytes = u32::MAX;
+                self.uncommitted.push_back(Uncommitted::End { lsn, at, next, bytes });
             }
         }
         if let Some(resume) = self.resume.take() {
@@ -121,10 +122,11 @@ impl Log {
         while let Some(next) = self.uncommitted.front()
             && next.lsn() < end
         {
-            match *next {
-                Uncommitted::End { at, next, .. } => {
+            let (at, bytes) = match *next {
+                Uncommitted::End { at, next, bytes, .. } => {
                     let partition = &mut self.partitions.list[at as usize];
                     partition.committed_end = partition.committed_end.max(next);
+                    (at, bytes)
                 }
                 Uncommitted::Start { at, start, .. } => {
                     let partition = &mut self.partitions.list[at as usize];
@@ -132,10 +134,34 @@ impl Log {
                     partition.committed_end = partition.committed_end.max(start);
                     self.counters.log_starts_moved += 1;
                     self.events.push_back(LogEvent::LogStartMoved);
+                    (at, u32::MAX)
                 }
-            }
+            };
             self.uncommitted.pop_front();
+            // Whoever leads knows by what it has acknowledged.
+            if self.is_watched && !self.epoch_started {
+                self.note_grown(at, bytes);
+            }
         }
+    }
+
+    fn note_grown(&mut self, at: u32, bytes: u32) {
+        let partition = self.partitions.list[at as usize].id;
+        match self.grown.last_mut().filter(|(last, _)| *last == partition) {
+            Some((_, sum)) => *sum = sum.saturating_add(bytes),
+            None => self.grown.push((partition, bytes)),
+        }
+    }
+
+    /// From now on it is noted in which partitions more is committed: somebody waits for that, and this log follows.
+    pub fn watch(&mut self) {
+        self.is_watched = true;
+    }
+
+    /// The partitions in which more is committed since the last call, with the bytes of that, once somebody watches. A
+    /// partition may be there more than once.
+    pub fn take_grown(&mut self) -> Vec<(PartitionId, u32)> {
+        std::mem::take(&mut self.grown)
     }
 
     /// Every entry below this LSN is committed, and durable here.

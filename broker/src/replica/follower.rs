@@ -5,7 +5,9 @@ use corelog_protocol::ids::{BrokerId, Epoch, Lsn};
 use super::history::{common_end, epoch_at};
 use super::order::{LaneLog, Resume};
 use super::position::Position;
+use crate::limits::FOLLOWER_AGE_NS;
 use crate::planted::{Bug, is_planted};
+use crate::time::{Monotonic, Nanos};
 
 /// A leader that has introduced itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,6 +33,10 @@ pub struct Follower {
     pub told_received: Lsn,
     /// It wants to know what is in memory, too.
     pub wants_received: bool,
+    /// What the leader called committed at this moment cannot all be read here yet.
+    awaited: Option<(Lsn, Monotonic)>,
+    /// All that the leader called committed at this moment can be read here.
+    as_of: Option<Monotonic>,
 }
 
 impl Follower {
@@ -43,7 +49,30 @@ impl Follower {
             committed: Lsn(0),
             told_received: Lsn(0),
             wants_received: false,
+            awaited: None,
+            as_of: None,
         }
+    }
+
+    /// The leader calls everything below committed. 0, before its epoch start is: nothing yet.
+    pub fn on_told(&mut self, committed: Lsn, now: Monotonic) {
+        self.committed = self.committed.max(committed);
+        if committed > Lsn(0) && self.awaited.is_none() {
+            self.awaited = Some((self.committed, now));
+        }
+    }
+
+    /// What is committed and below `end` can be read here.
+    pub fn on_readable(&mut self, end: Lsn) {
+        if let Some((_, told_at)) = self.awaited.take_if(|(wanted, _)| *wanted <= end) {
+            self.as_of = Some(told_at);
+        }
+    }
+
+    /// Whether what can be read here is all that was called committed not long ago. A leader that is silent, a disk that
+    /// does not keep up: in either case it is not.
+    pub fn is_fresh(&self, now: Monotonic) -> bool {
+        self.as_of.is_some_and(|told_at| now <= told_at + Nanos(FOLLOWER_AGE_NS))
     }
 }
 

@@ -7,7 +7,9 @@ use std::collections::VecDeque;
 
 use corelog_protocol::ids::{BrokerId, Epoch, Lsn};
 
-use crate::limits::{DISK_STALL_TICKS, READY_AFTER_NS, REPLICATION_WINDOW_BYTES};
+use crate::limits::{
+    COMMITTED_EVERY_NS, DISK_STALL_TICKS, READY_AFTER_NS, REPLICATION_WINDOW_BYTES,
+};
 use crate::planted::{Bug, is_planted};
 use crate::time::{Monotonic, Nanos};
 
@@ -50,8 +52,9 @@ pub struct Progress {
     pub sent: Lsn,
     pub received: Lsn,
     pub durable: Lsn,
-    /// The committed LSN that it was told last.
+    /// The committed LSN that it was told last, and when.
     pub told: Lsn,
+    pub told_at: Monotonic,
     /// It is further behind than this log reaches back.
     pub is_stranded: bool,
     pub heard_at: Monotonic,
@@ -75,6 +78,7 @@ impl Progress {
             received: Lsn(0),
             durable: Lsn(0),
             told: Lsn(0),
+            told_at: now,
             is_stranded: false,
             heard_at: now,
             caught_up_since: None,
@@ -242,6 +246,15 @@ impl Leader {
         let follower = self.followers.iter().find(|follower| follower.broker == broker);
         let since = follower.and_then(|follower| follower.caught_up_since);
         since.is_some_and(|since| self.now >= since + Nanos(READY_AFTER_NS))
+    }
+
+    /// Which followers are to be told now what is committed, and up to where they were sent: there is more than they were told,
+    /// or they serve readers, who have to know that there is not.
+    pub fn to_be_told(&self, now: Monotonic) -> Vec<(BrokerId, Lsn)> {
+        let is_old = |at: Monotonic| self.is_serving && at + Nanos(COMMITTED_EVERY_NS) <= now;
+        let is_due = |it: &&Progress| it.told < self.committed || is_old(it.told_at);
+        let followers = self.followers.iter().filter(|it| it.is_matched).filter(is_due);
+        followers.map(|it| (it.broker, it.sent)).collect()
     }
 
     /// Whether a quorum, with this one, was heard at this time or later.

@@ -304,6 +304,7 @@ impl Replica {
         first: Lsn,
         (committed, wants_received): (Lsn, bool),
         log: &impl LaneLog,
+        now: Monotonic,
     ) -> bool {
         let next = log.next_lsn();
         let Phase::Following(follower) = &mut self.phase else { return false };
@@ -311,7 +312,7 @@ impl Replica {
             return false;
         }
         follower.wants_received = wants_received;
-        follower.committed = follower.committed.max(committed);
+        follower.on_told(committed, now);
         if first == next {
             return true;
         }
@@ -387,8 +388,29 @@ impl Replica {
     pub fn committed(&self, log: &impl LaneLog) -> Lsn {
         match &self.phase {
             Phase::Leading(leader) => leader.committed,
+            Phase::Following(_) if is_planted(Bug::FollowerServesUncommitted) => log.next_lsn(),
             Phase::Following(follower) => follower.committed.min(log.next_lsn()),
             _ => Lsn(0),
+        }
+    }
+
+    /// What is committed and below `end` can be read here.
+    pub fn on_readable(&mut self, end: Lsn) {
+        if let Phase::Following(follower) = &mut self.phase {
+            follower.on_readable(end);
+        }
+    }
+
+    /// Whether readers that take any replica are served here, though another one leads: it follows in the present epoch,
+    /// so its log equals the leader's, and it knows what was committed not long ago.
+    pub fn serves_as_follower(&self, now: Monotonic) -> bool {
+        match &self.phase {
+            Phase::Following(follower) => {
+                let is_present = follower.epoch == self.decided() && follower.is_fresh(now);
+                is_present || is_planted(Bug::FollowerServesStaleEpoch)
+            }
+            Phase::Fenced => is_planted(Bug::FollowerServesStaleEpoch),
+            Phase::Accepting(_) | Phase::Leading(_) | Phase::Failed => false,
         }
     }
 
@@ -407,12 +429,18 @@ impl Replica {
     }
 
     /// What a leader says with entries from `first` on, or with none.
-    pub fn append_to(&mut self, to: BrokerId, first: Lsn) -> Option<(Epoch, LaneMessage)> {
+    pub fn append_to(
+        &mut self,
+        to: BrokerId,
+        first: Lsn,
+        now: Monotonic,
+    ) -> Option<(Epoch, LaneMessage)> {
         let leader = self.leading_mut()?;
         let (epoch, committed) = (leader.epoch, leader.committed);
         let wants_received = leader.memory_wanted > leader.received;
         let follower = leader.follower(to).filter(|follower| follower.is_matched)?;
         follower.told = committed;
+        follower.told_at = now;
         Some((epoch, LaneMessage::Append { first, committed, wants_received }))
     }
 

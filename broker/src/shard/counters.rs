@@ -49,6 +49,8 @@ counters! {
     errors_out,
     fetches,
     fetch_waits,
+    /// Times that entries of a partition were served though another broker leads it, to readers that take any replica.
+    follower_reads,
     fetch_bytes_out,
     requests_forwarded,
     /// Requests that other shards forwarded to this one.

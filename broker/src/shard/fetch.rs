@@ -13,7 +13,7 @@ use corelog_protocol::message::{Fetch, FetchReply, FetchedPartition};
 
 use super::event::Conn;
 use super::jobs::JobId;
-use super::lane::{Origin, Reader};
+use super::lane::{Origin, Reader, Voice};
 use super::message::{Answer, Token};
 use super::partitions::Waiter;
 use super::replies::{OVERLOADED, STOPPING};
@@ -53,8 +53,9 @@ pub(super) struct FetchJob {
     waiting: Waiting,
     /// Counts its waits for commits, so that lists may still name it after the end of one.
     wait: u32,
-    /// The partition at which the pass is.
+    /// The partition at which the pass is, and as what it is answered of.
     next: usize,
+    voice: Voice,
     found: Vec<FetchedPartition>,
     pieces: Vec<Piece>,
     bytes: usize,
@@ -72,6 +73,14 @@ pub(super) struct FetchJob {
 impl FetchJob {
     fn is_in(&self, wait: u32) -> bool {
         self.waiting == Waiting::Commit && self.wait == wait
+    }
+}
+
+/// What a reader is told: of what a follower cannot say, that the leader can.
+fn of_voice(voice: Voice, code: ErrorCode) -> ErrorCode {
+    match voice {
+        Voice::Leader => code,
+        Voice::Follower => ErrorCode::NotLeader,
     }
 }
 
@@ -156,6 +165,7 @@ impl Shard {
             waiting: Waiting::No,
             wait: 0,
             next: 0,
+            voice: Voice::Leader,
             found: Vec::with_capacity(fetch.partitions.len()),
             pieces: Vec::new(),
             bytes: 0,
@@ -214,14 +224,23 @@ impl Shard {
                 continue;
             };
             let target = &mut self.lanes[lane];
-            if let Some(code) = target.unreadable() {
-                self.found(id, wanted.partition, Err(code), 0, None);
-                continue;
+            match target.answers(job.fetch.any_replica, cx.now.monotonic) {
+                Ok(voice) => job.voice = voice,
+                Err(code) => {
+                    self.found(id, wanted.partition, Err(code), 0, None);
+                    continue;
+                }
             }
             let Some(bounds) = target.log.partition(wanted.partition) else {
-                self.found(id, wanted.partition, Err(ErrorCode::UnknownPartition), 0, None);
+                let code = of_voice(job.voice, ErrorCode::UnknownPartition);
+                self.found(id, wanted.partition, Err(code), 0, None);
                 continue;
             };
+            if job.voice == Voice::Follower && wanted.offset > bounds.committed_end {
+                // The leader may have more, and the reader have had it from there.
+                self.found(id, wanted.partition, Ok(bounds), 0, None);
+                continue;
+            }
             let control = CONTROL_BYTES + job.fetch.partitions.len() * CONTROL_BYTES_PER_PARTITION;
             let room = (job.fetch.bytes_max as usize)
                 .min(frame_bytes_max.saturating_sub(control))
@@ -279,7 +298,7 @@ impl Shard {
         bounds: PartitionBounds,
     ) {
         let Some(job) = self.fetches.get_mut(id) else { return };
-        let partition = job.fetch.partitions[job.next].partition;
+        let (partition, voice) = (job.fetch.partitions[job.next].partition, job.voice);
         match read {
             Read::Ready { bytes } => {
                 let listed: usize =
@@ -296,14 +315,22 @@ impl Shard {
                     return self.found(id, partition, Ok(bounds), 0, None);
                 }
                 job.bytes += bytes as usize;
+                self.counters.follower_reads += u64::from(voice == Voice::Follower);
                 self.found(id, partition, Ok(bounds), bytes, None);
             }
             Read::AtEnd => self.found(id, partition, Ok(bounds), 0, None),
             Read::OutOfRange { .. } => {
-                self.found_error(id, partition, ErrorCode::OffsetOutOfRange, bounds, None);
+                let code = of_voice(voice, ErrorCode::OffsetOutOfRange);
+                self.found_error(id, partition, code, bounds, None);
             }
             Read::Corrupt { .. } if is_planted(Bug::CorruptRangeUnsaid) => {
                 self.found(id, partition, Ok(bounds), 0, None);
+            }
+            Read::Corrupt { .. } if voice == Voice::Follower => {
+                if let Some(local) = self.partitions.get(partition) {
+                    self.repair_follower(cx, usize::from(local.lane));
+                }
+                self.found_error(id, partition, ErrorCode::NotLeader, bounds, None);
             }
             Read::Corrupt { .. } if self.is_read_elsewhere(cx, partition) => {
                 self.found_error(id, partition, ErrorCode::NotLeader, bounds, None);
@@ -313,10 +340,12 @@ impl Shard {
                 self.found_error(id, partition, ErrorCode::RangeCorrupt, bounds, range);
             }
             Read::UnknownPartition => {
-                self.found(id, partition, Err(ErrorCode::UnknownPartition), 0, None);
+                let code = of_voice(voice, ErrorCode::UnknownPartition);
+                self.found(id, partition, Err(code), 0, None);
             }
             Read::Failed => {
-                self.found_error(id, partition, ErrorCode::StorageUnavailable, bounds, None);
+                let code = of_voice(voice, ErrorCode::StorageUnavailable);
+                self.found_error(id, partition, code, bounds, None);
             }
             Read::Waiting(_) | Read::Busy => unreachable!("handled where the lane is known"),
         }
@@ -413,7 +442,9 @@ impl Shard {
         for wanted in &job.fetch.partitions {
             if let Some(partition) = self.partitions.get_mut(wanted.partition) {
                 partition.push_waiter(waiter, waits);
-                self.lanes[usize::from(partition.lane)].log.hurry();
+                let log = &mut self.lanes[usize::from(partition.lane)].log;
+                log.hurry();
+                log.watch();
             }
         }
     }
@@ -484,18 +515,24 @@ impl Shard {
         job.pieces.extend(pieces);
         let partition = job.fetch.partitions[job.next].partition;
         let lane = self.partitions.get(partition).map(|local| usize::from(local.lane));
+        let now = cx.now.monotonic;
+        let serves = |lane: &usize| {
+            job.voice == Voice::Leader || self.lanes[*lane].answers(true, now).is_ok()
+        };
+        let lane = lane.filter(serves);
         let bounds = lane.and_then(|lane| self.lanes[lane].log.partition(partition));
         match bounds {
             Some(bounds) if !matches!(read, Read::Busy | Read::Waiting(_)) => {
                 self.take_read(cx, id, read, before, bounds);
             }
             _ => {
-                // Deleted meanwhile.
+                // Deleted meanwhile, or it serves readers no more.
                 let job = self.fetches.get_mut(id).expect("looked up above");
                 for piece in job.pieces.drain(before..) {
                     cx.memory.release(piece.slot);
                 }
-                self.found(id, partition, Err(ErrorCode::UnknownPartition), 0, None);
+                let code = of_voice(job.voice, ErrorCode::UnknownPartition);
+                self.found(id, partition, Err(code), 0, None);
             }
         }
         self.fetches_ready.push_back(id);

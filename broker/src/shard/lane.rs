@@ -24,6 +24,15 @@ pub enum LaneState {
     Stopped,
 }
 
+/// As what a replica answers a reader.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Voice {
+    /// What it says of the partition's bounds holds.
+    Leader,
+    /// It knows what it has, and that this is committed: there may be more, above and below.
+    Follower,
+}
+
 /// Who is to be told what became of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Origin {
@@ -141,6 +150,18 @@ impl Lane {
             _ if self.is_recovered => None,
             LaneState::Recovering => Some(ErrorCode::Recovering),
             _ => Some(ErrorCode::StorageUnavailable),
+        }
+    }
+
+    /// As what it answers a reader, who perhaps takes any replica; why not, if it does not.
+    pub fn answers(&self, any_replica: bool, now: Monotonic) -> Result<Voice, ErrorCode> {
+        let follows = || self.seat.as_ref().is_some_and(|seat| seat.serves_as_follower(now));
+        match self.unreadable() {
+            None => Ok(Voice::Leader),
+            Some(ErrorCode::NotLeader) if any_replica && self.is_recovered && follows() => {
+                Ok(Voice::Follower)
+            }
+            Some(code) => Err(code),
         }
     }
 

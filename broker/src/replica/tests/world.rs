@@ -217,7 +217,7 @@ impl World {
                 continue;
             }
             let first = follower.sent;
-            let Some((epoch, message)) = replica.append_to(to, first) else { continue };
+            let Some((epoch, message)) = replica.append_to(to, first, now) else { continue };
             let last = Lsn(end.0.min(first.0 + count));
             let entries =
                 (first.0..last.0).filter_map(|lsn| node.disk.entry(Lsn(lsn))).collect::<Vec<_>>();
@@ -253,10 +253,11 @@ impl World {
                 replica.on_message(from, epoch, message, disk, now);
             });
         };
+        let now = self.now;
         let node = self.node(to);
         let Some(replica) = &mut node.replica else { return };
         if node.disk.opening.is_none()
-            && replica.takes(from, epoch, first, (committed, wants_received), &node.disk)
+            && replica.takes(from, epoch, first, (committed, wants_received), &node.disk, now)
         {
             for entry in entries {
                 node.disk.append(entry);

@@ -127,7 +127,7 @@ impl Shard {
         let Some(replica) = target.seat.as_mut().and_then(|seat| seat.replica.as_mut()) else {
             return Taken::No;
         };
-        if !replica.takes(from, epoch, first, committed, &target.log) {
+        if !replica.takes(from, epoch, first, committed, &target.log, cx.now.monotonic) {
             return Taken::No;
         }
         let mut used = 0;
@@ -157,6 +157,7 @@ impl Shard {
         replica.on_copied();
         let end = replica.committed(&target.log);
         target.log.set_committed(end);
+        self.on_more_readable(lane);
         Taken::All
     }
 

@@ -1,11 +1,12 @@
 //! Lanes with several replicas: between the replica of a lane, its log, its vote and the other brokers.
 //!
 //! What happens is told to the [`Replica`], which decides; what it orders is carried out here ([`orders`]). Entries go
-//! out in [`sending`] and come in in [`incoming`]; [`vote_file`] is what a replica must not forget. A lane that is alone
-//! has no seat, and nothing here is on its way.
+//! out in [`sending`] and come in in [`incoming`]; [`reading`] is whom a follower serves; [`vote_file`] is what a replica must
+//! not forget. A lane that is alone has no seat, and nothing here is on its way.
 
 mod incoming;
 mod orders;
+mod reading;
 mod restart;
 mod sending;
 mod vote_file;
@@ -48,6 +49,8 @@ pub(super) struct Seat {
     inbox: VecDeque<Copied>,
     /// Reads of entries for followers.
     reading: Vec<(ReadId, BrokerId, Epoch)>,
+    /// When it was looked at last, it served readers though it follows.
+    served_as_follower: bool,
 }
 
 /// Entries that came from a leader, and are not in the log yet.
@@ -154,6 +157,7 @@ impl Shard {
             begins: None,
             inbox: VecDeque::new(),
             reading: Vec::new(),
+            served_as_follower: false,
         }));
     }
 
@@ -264,6 +268,7 @@ impl Shard {
     pub(super) fn on_replica_durable<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize) {
         self.with_replica(cx, lane, |replica, log, now| replica.on_durable(log, now));
         self.on_visible(cx, lane);
+        self.on_more_readable(lane);
     }
 
     /// An entry that was durable cannot be read any more.
@@ -400,6 +405,7 @@ impl Shard {
         self.beat(cx);
         self.offer_lanes(cx);
         for lane in 0..self.lanes.len() {
+            // Also looks whom a follower still serves.
             self.with_replica(cx, lane, |replica, log, now| replica.on_tick(log, now));
         }
         self.leave_stalled_disks(cx);

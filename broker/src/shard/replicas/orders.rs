@@ -34,6 +34,7 @@ impl Shard {
             self.say(cx, lane, to, epoch, &message);
         }
         self.feed_followers(cx, lane);
+        self.look_after_readers(lane, cx.now.monotonic);
     }
 
     fn carry_out<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize, order: Order) {

@@ -194,7 +194,7 @@ impl Shard {
         let seat = self.lanes[lane].seat.as_mut();
         let message = seat
             .and_then(|seat| seat.replica.as_mut())
-            .and_then(|replica| replica.append_to(to, from));
+            .and_then(|replica| replica.append_to(to, from, cx.now.monotonic));
         let is_sent = match (message, self.place_of(to, id)) {
             (Some((_, message)), Some(shard)) => {
                 let control = message.encode(id, epoch);
@@ -220,22 +220,18 @@ impl Shard {
         is_sent
     }
 
-    /// Says to every shard with which lanes are shared that this one is there, and to followers what is committed.
+    /// Says to every shard with which lanes are shared that this one is there, and to followers what is committed, also if
+    /// that is nothing new for long.
     pub(super) fn beat<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
+        let now = cx.now.monotonic;
         for lane in 0..self.lanes.len() {
             let Some(leader) = self.lanes[lane].leading() else { continue };
-            let (epoch, committed) = (leader.epoch, leader.committed);
-            let behind: Vec<(BrokerId, Lsn)> = leader
-                .followers
-                .iter()
-                .filter(|follower| follower.is_matched && follower.told < committed)
-                .map(|follower| (follower.broker, follower.sent))
-                .collect();
-            for (to, sent) in behind {
+            let epoch = leader.epoch;
+            for (to, sent) in leader.to_be_told(now) {
                 let seat = self.lanes[lane].seat.as_mut();
                 let message = seat
                     .and_then(|seat| seat.replica.as_mut())
-                    .and_then(|replica| replica.append_to(to, sent));
+                    .and_then(|replica| replica.append_to(to, sent, now));
                 if let Some((_, message)) = message {
                     self.say(cx, lane, to, epoch, &message);
                 }

@@ -4,6 +4,7 @@ mod altering;
 mod bad_input;
 mod conversation;
 mod data;
+mod followers;
 mod forwarding;
 mod idempotence;
 mod keepers;
