@@ -231,6 +231,10 @@ pub struct Consume {
     /// Wait for what comes, until --until or --count is reached or Ctrl-C is pressed.
     #[arg(long, short)]
     pub follow: bool,
+    /// The rack that you are in, as brokers name theirs: records are read from the copies there, so that they do not
+    /// travel between racks. From their leaders, if there is no copy there.
+    #[arg(long, value_name = "NAME")]
+    pub rack: Option<String>,
     /// plain: the values, a line each. json: one object a line. --json means json.
     #[arg(long, value_enum, default_value_t = Format::Plain)]
     pub format: Format,

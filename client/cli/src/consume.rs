@@ -5,7 +5,7 @@ mod span;
 
 use std::time::{Duration, Instant};
 
-use corelog::{Client, Consumer, Error};
+use corelog::{Client, Consumer, ConsumerConfig, Error};
 
 use crate::arguments::{Consume, Format};
 use crate::context::Context;
@@ -21,7 +21,8 @@ pub fn run(context: &Context, output: &mut Output, command: &Consume) -> Result<
     let client = context.connect()?;
     let partitions = chosen(context, &client, command)?;
     let mut spans = Spans::find(context, &client, command, &partitions)?;
-    let mut consumer = client.consumer();
+    let config = ConsumerConfig { rack: command.rack.clone(), ..ConsumerConfig::default() };
+    let mut consumer = client.consumer_with(config);
     for (partition, position) in spans.open() {
         consumer.assign(&command.topic, partition, position);
     }

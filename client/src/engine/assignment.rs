@@ -3,6 +3,7 @@
 use super::accept::FetchedBatch;
 use super::consumer::ConsumerId;
 use super::door::Ask;
+use super::near::Near;
 use super::time::{Monotonic, Now};
 use super::{Effects, Engine};
 use crate::Error;
@@ -41,6 +42,7 @@ pub(super) struct Assignment {
     pub is_fetching: bool,
     /// Where it was last asked for.
     pub door: Option<usize>,
+    pub near: Near,
     /// Refusals in a row of brokers that do not lead the lane, and when it is tried again.
     pub redirects: u32,
     pub retry_at: Option<Monotonic>,
@@ -81,6 +83,7 @@ impl<T> Engine<T> {
         effects: &mut Effects<T>,
     ) -> AssignmentId {
         assert!((consumer.0 as usize) < self.consumers.len());
+        self.clock = now.monotonic;
         let id = AssignmentId(self.next_assignment);
         self.next_assignment += 1;
         let found = self.topic(topic);
@@ -98,6 +101,7 @@ impl<T> Engine<T> {
                 is_paused: false,
                 is_fetching: false,
                 door: None,
+                near: Near::default(),
                 redirects: 0,
                 retry_at: None,
                 is_reached: false,
@@ -121,6 +125,7 @@ impl<T> Engine<T> {
 
     /// Ends an assignment; what it had fetched is dropped.
     pub fn unassign(&mut self, now: Now, assignment: AssignmentId, effects: &mut Effects<T>) {
+        self.clock = now.monotonic;
         if let Some(gone) = self.assignments.remove(&assignment) {
             let consumer = &mut self.consumers[gone.consumer.0 as usize];
             consumer.used -= gone.buffered_bytes;
@@ -142,6 +147,7 @@ impl<T> Engine<T> {
         position: Position,
         effects: &mut Effects<T>,
     ) {
+        self.clock = now.monotonic;
         let Some(at) = self.assignments.get_mut(&assignment) else { return };
         at.generation += 1;
         // What is under way is not wanted any more, and need not be waited for.
@@ -163,6 +169,7 @@ impl<T> Engine<T> {
         paused: bool,
         effects: &mut Effects<T>,
     ) {
+        self.clock = now.monotonic;
         let Some(at) = self.assignments.get_mut(&assignment) else { return };
         at.is_paused = paused;
         if !paused {

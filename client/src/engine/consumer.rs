@@ -61,6 +61,7 @@ impl<T> Engine<T> {
         consumer: ConsumerId,
         effects: &mut Effects<T>,
     ) -> Option<Fetched> {
+        self.clock = now.monotonic;
         while let Some(id) = self.consumers[consumer.0 as usize].readable.pop_front() {
             let Some(at) = self.assignments.get_mut(&id) else { continue };
             at.is_readable = false;

@@ -334,6 +334,27 @@ impl Link {
         taken.into_iter().map(|(_, ask)| ask).collect()
     }
 
+    /// Takes out the fetches under way of whose partitions none is wanted any more: whose, of what, and the budget that
+    /// they hold.
+    pub(super) fn take_fetches(
+        &mut self,
+        is_wanted: impl Fn(&InFetch) -> bool,
+    ) -> Vec<(ConsumerId, Vec<InFetch>, usize)> {
+        let requests = self.slots.iter_mut().filter_map(|slot| slot.under_way.as_mut());
+        let mut taken = Vec::new();
+        for under_way in requests {
+            if let Request::Fetch { asked, .. } = &under_way.request
+                && !asked.iter().any(&is_wanted)
+                && let Request::Fetch { consumer, asked, bytes_max } =
+                    std::mem::replace(&mut under_way.request, Request::Forgotten)
+            {
+                self.fetches -= 1;
+                taken.push((consumer, asked, bytes_max));
+            }
+        }
+        taken
+    }
+
     /// True if an answer, or the handshake, is overdue.
     pub(super) fn is_overdue(&mut self, now: Monotonic) -> bool {
         if self.state != LinkState::Open {

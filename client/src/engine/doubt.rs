@@ -43,6 +43,7 @@ impl<T> Engine<T> {
             self.doors[door].asks.extend(asks);
             self.move_asks(door);
         }
+        self.leave_followers_behind(door);
         if is_first {
             self.refresh_topics();
         }

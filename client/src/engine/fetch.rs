@@ -116,13 +116,13 @@ impl<T> Engine<T> {
         {
             return;
         }
-        let (topic, door) = (at.topic, self.door_of(at));
-        let Some(at) = self.assignments.get_mut(&id) else { return };
-        at.door = door;
-        match door {
+        let topic = at.topic;
+        match self.turn_to_source(id) {
             Some(door) => {
-                at.is_listed = true;
                 self.doors[door].fetchable.push_back(id);
+                if let Some(at) = self.assignments.get_mut(&id) {
+                    at.is_listed = true;
+                }
             }
             None => self.describe_topic(topic),
         }
@@ -155,6 +155,8 @@ impl<T> Engine<T> {
             let mut asked: Vec<InFetch> = Vec::new();
             let mut partitions: Vec<FetchPartition> = Vec::new();
             let mut ids = BTreeSet::new();
+            // Of them, asked of a broker that need not lead.
+            let mut near = 0u64;
             while asked.len() < FETCH_PARTITIONS_MAX
                 && let Some(id) = self.doors[door].fetchable.pop_front()
             {
@@ -176,6 +178,7 @@ impl<T> Engine<T> {
                 }
                 if let Some(at) = self.assignments.get_mut(&id) {
                     at.is_listed = false;
+                    near += u64::from(place.is_some() && at.near.is_used);
                 }
                 if let Some(partition) = place {
                     asked.push(InFetch { assignment: id, generation, id: partition });
@@ -212,7 +215,10 @@ impl<T> Engine<T> {
                 bytes_min: at.config.bytes_min,
                 bytes_max: bytes_max as u32,
                 partitions,
+                any_replica: near > 0,
             };
+            self.counters.fetches_of_followers += near;
+            self.counters.fetches_of_leaders += asked.len() as u64 - near;
             for one in &asked {
                 if let Some(at) = self.assignments.get_mut(&one.assignment) {
                     at.is_fetching = true;
@@ -257,6 +263,21 @@ impl<T> Engine<T> {
         self.feed_starved(consumer);
     }
 
+    /// The answers to fetches of which nothing is wanted any more are not waited for, so that they do not take the
+    /// budget of others meanwhile.
+    pub(super) fn forget_fetches(&mut self, door: usize) {
+        let assignments = &self.assignments;
+        let is_wanted = |one: &InFetch| {
+            let at = assignments.get(&one.assignment);
+            at.is_some_and(|at| at.generation == one.generation)
+        };
+        let Some(link) = &mut self.doors[door].link else { return };
+        for (consumer, asked, bytes_max) in link.take_fetches(is_wanted) {
+            self.end_fetch(consumer, &asked, bytes_max);
+            self.feed_starved(consumer);
+        }
+    }
+
     pub(super) fn on_fetch_refused(
         &mut self,
         now: Now,
@@ -269,7 +290,10 @@ impl<T> Engine<T> {
         self.end_fetch(consumer, asked, bytes_max);
         for one in asked {
             if self.is_current(one) {
-                self.on_read_refused(now, one.assignment, refusal.clone(), effects);
+                match self.is_of_follower(one) {
+                    true => self.on_follower_refused(one.assignment, refusal.code),
+                    false => self.on_read_refused(now, one.assignment, refusal.clone(), effects),
+                }
             }
             self.want_fetch(one.assignment);
         }
@@ -279,6 +303,10 @@ impl<T> Engine<T> {
     fn is_current(&self, one: &InFetch) -> bool {
         let at = self.assignments.get(&one.assignment);
         at.is_some_and(|at| at.generation == one.generation && at.stage == Stage::Fetching)
+    }
+
+    fn is_of_follower(&self, one: &InFetch) -> bool {
+        self.assignments.get(&one.assignment).is_some_and(|at| at.near.is_used)
     }
 
     pub(super) fn on_fetch_reply(
@@ -390,21 +418,37 @@ impl<T> Engine<T> {
     ) {
         let Some(at) = self.assignments.get_mut(&one.assignment) else { return };
         let mut batch = FetchedBatch::empty(one.assignment, &at.name, at.partition, buffer);
+        let is_near = at.near.is_used;
         let mut kept = 0;
         let accepted = accept_entries(&mut batch, one.id, &mut at.next, fetched, range, |batch| {
             kept += batch.bytes();
             self.counters.records_fetched += batch.record_count();
+            if is_near {
+                self.counters.records_of_followers += batch.record_count();
+            }
             at.buffered.push_back(batch);
         });
         if fetched.error.is_none() {
             at.redirects = 0;
-            at.is_reached = true;
+            // What a follower does not know of it may not be there at all.
+            at.is_reached |= !is_near || at.next <= fetched.committed_end;
+            if !is_near {
+                at.near.on_leader_told(fetched.committed_end);
+            }
         }
         at.buffered_bytes += kept;
         self.consumers[at.consumer.0 as usize].used += kept;
         let error = match (accepted, fetched.error) {
             (Err(error), _) => Some(error),
+            (Ok(()), None) if is_near => {
+                self.judge_follower(one.assignment, fetched.committed_end, kept);
+                None
+            }
             (Ok(()), None) => None,
+            (Ok(()), Some(code)) if is_near => {
+                self.on_follower_refused(one.assignment, code);
+                None
+            }
             (Ok(()), Some(ErrorCode::OffsetOutOfRange)) => {
                 self.on_out_of_range(now, one.assignment, fetched, effects)
             }

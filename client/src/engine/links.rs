@@ -333,6 +333,7 @@ impl<T> Engine<T> {
     /// A connection is no more: what left whole is in doubt, the rest is asked again.
     pub(super) fn lose(&mut self, now: Now, door: usize, effects: &mut Effects<T>) {
         let Some(mut link) = self.doors[door].link.take() else { return };
+        self.leave_followers_behind(door);
         let at = &mut self.doors[door];
         at.failures = at.failures.saturating_add(1);
         let doubled = self.config.reconnect_nanos_min << (at.failures - 1).min(20);

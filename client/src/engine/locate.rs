@@ -52,6 +52,7 @@ impl<T> Engine<T> {
                 };
                 at.stage = Stage::Fetching;
                 at.redirects = 0;
+                at.near.on_leader_told(committed_end);
                 at.is_reached = !matches!(position, Position::Offset(_));
                 self.want_fetch(id);
             }

@@ -27,6 +27,7 @@ mod line;
 mod links;
 mod locate;
 mod moving;
+mod near;
 mod objective;
 mod produce;
 mod queue;
@@ -48,6 +49,7 @@ pub use time::{Monotonic, Now};
 
 use crate::compression::Codec;
 use crate::{Error, Record};
+use assignment::Assignment;
 use cluster::Cluster;
 use corelog_protocol::ids::ShardId;
 use door::Door;
@@ -91,6 +93,13 @@ pub struct Counters {
     /// Sequences that were begun anew, after a batch had been given up.
     pub producer_epochs: u64,
     pub records_fetched: u64,
+    /// Of them, those that came from a follower in the consumer's rack.
+    pub records_of_followers: u64,
+    /// Times that a partition was asked for of its leader, and of a follower in the consumer's rack.
+    pub fetches_of_leaders: u64,
+    pub fetches_of_followers: u64,
+    /// Times that a follower refused, was silent or did not keep up, and a partition was read from its leader for a while.
+    pub followers_left: u64,
     /// Positions that were out of range and were moved, as [`OutOfRange`] says.
     pub positions_moved: u64,
     pub bytes_sent: u64,
@@ -125,7 +134,7 @@ pub struct Engine<T> {
     /// The time of the step.
     clock: Monotonic,
     consumers: Vec<consumer::Consumer>,
-    assignments: BTreeMap<AssignmentId, assignment::Assignment>,
+    assignments: BTreeMap<AssignmentId, Assignment>,
     next_assignment: u64,
     requests: BTreeMap<RequestId, admin::Asked>,
     next_request: u64,
@@ -227,7 +236,8 @@ impl<T> Engine<T> {
     }
 
     /// A consumer: a group of assignments that share a budget and are taken together.
-    pub fn consumer(&mut self, config: ConsumerConfig) -> ConsumerId {
+    pub fn consumer(&mut self, mut config: ConsumerConfig) -> ConsumerId {
+        config.rack = config.rack.or_else(|| self.config.rack.clone());
         self.consumers.push(consumer::Consumer::new(config));
         ConsumerId(self.consumers.len() as u32 - 1)
     }

@@ -36,6 +36,10 @@ impl<T> Engine<T> {
             }
         }
         let count = info.places.len() as u32;
+        self.topics[topic].copies.clear();
+        for copy in &info.replica_places {
+            self.topics[topic].copies.entry(copy.lane).or_default().push(copy.broker);
+        }
         self.topics[topic].partition_count = count;
         self.topics[topic].is_known = true;
         for at in self.topics[topic].queues.split_off(count as usize) {
@@ -104,8 +108,15 @@ impl<T> Engine<T> {
             if !matches!(at.stage, Stage::Locating(_) | Stage::Fetching) {
                 continue;
             }
-            let target = self.door_of(at);
-            if target.is_none() || target == at.door {
+            let (leader, is_fetching) = (self.door_of(at), at.is_fetching);
+            let target = match at.stage {
+                Stage::Fetching => self.source_of(id),
+                _ => leader,
+            };
+            let Some(at) = self.assignments.get(&id) else { continue };
+            // What its leader is about to send is taken, also if a replica is nearer.
+            let is_well = target == at.door || is_fetching && leader == at.door;
+            if target.is_none() || is_well {
                 continue;
             }
             let Some(at) = self.assignments.get_mut(&id) else { continue };

@@ -10,9 +10,9 @@ use crate::engine::Effect;
 use crate::{Durability, Error, Record, Refusal};
 use corelog_protocol::ErrorCode;
 use corelog_protocol::batch::{Header, record_bytes_max};
-use corelog_protocol::ids::BrokerId;
+use corelog_protocol::ids::{BrokerId, LaneId};
 use corelog_protocol::message::{TopicInfo, check_topic_name};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// So often a topic that some broker does not know is asked for again, of others.
@@ -32,6 +32,8 @@ pub(super) struct Topic<T> {
     /// How many partitions it has now. `queues` may be longer if it was made anew with fewer.
     pub partition_count: u32,
     pub queues: Vec<usize>,
+    /// Which brokers have copies of its lanes.
+    pub copies: BTreeMap<LaneId, Vec<BrokerId>>,
     pub pending: VecDeque<Pending<T>>,
     /// Assignments that wait for the places.
     pub assignments: Vec<AssignmentId>,
@@ -106,6 +108,7 @@ impl<T> Engine<T> {
             denied_by: None,
             partition_count: 0,
             queues: Vec::new(),
+            copies: BTreeMap::new(),
             pending: VecDeque::new(),
             assignments: Vec::new(),
             readers: Vec::new(),

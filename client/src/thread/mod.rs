@@ -190,6 +190,14 @@ impl Builder {
         self
     }
 
+    /// The rack, or zone, that the client is in. Its consumers read from replicas there, which spares traffic between
+    /// racks: see [`ConsumerConfig::rack`], which goes before. Default none.
+    #[must_use]
+    pub fn rack(mut self, rack: &str) -> Self {
+        self.config.rack = Some(rack.to_owned());
+        self
+    }
+
     /// All bytes sent and not yet delivered. Default 64 MiB.
     #[must_use]
     pub fn memory_max(mut self, bytes: usize) -> Self {

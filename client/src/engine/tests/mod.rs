@@ -7,6 +7,7 @@ mod consuming;
 mod failover;
 mod hostile;
 mod idempotence;
+mod near;
 pub mod peer;
 mod producing;
 mod trio;

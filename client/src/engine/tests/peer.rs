@@ -362,6 +362,20 @@ pub fn packed_entry(
     bytes
 }
 
+/// A fetch reply that names a reason why there is nothing of partition 100.
+pub fn refused_fetch(asked: &Asked, end: u64, code: ErrorCode) -> Vec<u8> {
+    let refused = FetchedPartition {
+        partition: PartitionId(100),
+        error: Some(code),
+        log_start: Offset(0),
+        committed_end: Offset(end),
+        bytes: 0,
+        corrupt: None,
+    };
+    let reply = FetchReply { partitions: vec![refused] };
+    Encoder::new().encode(&reply, asked.header.correlation).to_vec()
+}
+
 /// A fetch reply with these entries for each partition, whole.
 pub fn fetch_reply(asked: &Asked, end: u64, entries: &[(u32, Vec<u8>)]) -> Vec<u8> {
     let partitions = entries

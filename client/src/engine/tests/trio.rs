@@ -23,6 +23,14 @@ pub struct Trio {
     /// What each broker was asked: broker, kind.
     pub asked: BTreeMap<(u32, FrameKind), usize>,
     fetches: Vec<Asked>,
+    /// Fetches that wait at a follower, and until when.
+    near: Vec<(Asked, Monotonic)>,
+    /// The leader says that an offset beyond the end is out of range; else it waits for it.
+    pub is_strict: bool,
+    /// Whoever hears that it leads no more says so to those who wait for records.
+    pub is_prompt: bool,
+    /// What followers answer to readers that take any replica, instead of serving them.
+    pub refuses_near: Option<ErrorCode>,
     /// Acks are lost: what is appended is not answered.
     pub is_mute: bool,
     /// No broker knows any topic.
@@ -45,6 +53,10 @@ pub struct Peer {
     pub is_silent: bool,
     /// What came while it believed to lead.
     stuck: Vec<Asked>,
+    /// Empty: it does not say.
+    pub rack: &'static str,
+    /// It follows, and serves readers that take any replica up to here. None: it does not, or does not know them.
+    pub follows_to: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -71,6 +83,8 @@ impl Trio {
             is_down: false,
             is_silent: false,
             stuck: Vec::new(),
+            rack: "",
+            follows_to: None,
         };
         Self {
             scene: Scene::new(config),
@@ -79,6 +93,10 @@ impl Trio {
             log: Vec::new(),
             asked: BTreeMap::new(),
             fetches: Vec::new(),
+            near: Vec::new(),
+            is_strict: false,
+            is_prompt: false,
+            refuses_near: None,
             is_mute: false,
             has_forgotten_topics: false,
         }
@@ -100,6 +118,21 @@ impl Trio {
         for asked in std::mem::take(&mut self.broker(id).stuck) {
             if !self.scene.links[&asked.link].closed {
                 self.scene.refuse(&asked, ErrorCode::OutcomeUnknown, 0);
+            }
+        }
+        let is_sent_away = |asked: &Asked, trio: &Self| {
+            let far = trio.scene.links.get(&asked.link).filter(|far| !far.closed);
+            far.is_some_and(|far| far.address == address(id)) && view.leader != id
+        };
+        if self.is_prompt {
+            for asked in std::mem::take(&mut self.fetches) {
+                match is_sent_away(&asked, self) {
+                    true => {
+                        let refused = refused_fetch(&asked, 0, ErrorCode::NotLeader);
+                        self.scene.bytes(asked.link, &refused);
+                    }
+                    false => self.fetches.push(asked),
+                }
             }
         }
     }
@@ -137,6 +170,7 @@ impl Trio {
         for _ in 0..ms {
             while self.serve() {}
             self.scene.sleep(1);
+            self.feed_near();
         }
         while self.serve() {}
     }
@@ -198,6 +232,19 @@ impl Trio {
             }
             FrameKind::Produce if self.truth.leader != id => self.broker(id).stuck.push(asked),
             FrameKind::Produce => self.append(&asked),
+            FrameKind::Fetch
+                if leader != id
+                    && asked.fetch().any_replica
+                    && self.broker(id).follows_to.is_some() =>
+            {
+                if let Some(code) = self.refuses_near {
+                    return self.scene.refuse(&asked, code, 0);
+                }
+                let wait = u64::from(asked.fetch().wait_max_ms) * 1_000_000;
+                let until = self.scene.now.monotonic.after(wait);
+                self.near.push((asked, until));
+                self.feed_near();
+            }
             FrameKind::Fetch if leader != id => {
                 self.scene.refuse(&asked, ErrorCode::NotLeader, 0);
             }
@@ -219,10 +266,12 @@ impl Trio {
             address: address(at as u32 + 1),
             shards: 4,
             incarnation: Incarnation(broker.incarnation),
-            rack: String::new(),
+            rack: broker.rack.into(),
         };
         let places = self.brokers.iter().enumerate().map(place).collect();
         info.brokers = Brokers { me: BrokerId(id), places };
+        let copy = |id| ReplicaPlace { lane: info.places[0].lane, broker: BrokerId(id) };
+        info.replica_places = (1..=3).map(copy).collect();
         info
     }
 
@@ -274,6 +323,11 @@ impl Trio {
             };
             let offset = asked.fetch().partitions[0].offset.0;
             let is_leader = leader > 0 && far.address == address(leader);
+            if is_leader && self.is_strict && offset > end {
+                let code = ErrorCode::OffsetOutOfRange;
+                self.scene.bytes(asked.link, &refused_fetch(&asked, end, code));
+                continue;
+            }
             if !is_leader || offset >= end {
                 self.fetches.push(asked);
                 continue;
@@ -281,6 +335,39 @@ impl Trio {
             let values = self.values().split_off(offset as usize);
             let values: Vec<&str> = values.iter().map(String::as_str).collect();
             let reply = fetch_reply(&asked, end, &[(100, entry(100, offset, &values))]);
+            self.scene.bytes(asked.link, &reply);
+        }
+    }
+
+    /// Answers the fetches that wait at followers, if there is something, or they have waited long enough.
+    fn feed_near(&mut self) {
+        for (asked, until) in std::mem::take(&mut self.near) {
+            let Some(far) = self.scene.links.get(&asked.link).filter(|far| !far.closed) else {
+                continue;
+            };
+            let id = (1..=3).find(|&id| address(id) == far.address).expect("a broker");
+            if self.broker(id).is_silent {
+                continue;
+            }
+            let Some(end) = self.broker(id).follows_to else {
+                let refused = refused_fetch(&asked, 0, ErrorCode::NotLeader);
+                self.scene.bytes(asked.link, &refused);
+                continue;
+            };
+            let offset = asked.fetch().partitions[0].offset.0;
+            let mut values = self.values();
+            values.truncate(end as usize);
+            let end = values.len() as u64;
+            let known: Vec<&str> =
+                values.iter().skip(offset as usize).map(String::as_str).collect();
+            let reply = match known.is_empty() {
+                true if self.scene.now.monotonic < until => {
+                    self.near.push((asked, until));
+                    continue;
+                }
+                true => fetch_reply(&asked, end, &[(100, Vec::new())]),
+                false => fetch_reply(&asked, end, &[(100, entry(100, offset, &known))]),
+            };
             self.scene.bytes(asked.link, &reply);
         }
     }
