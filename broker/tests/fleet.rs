@@ -23,6 +23,7 @@ fn without_faults_three_brokers_and_five_elect_and_serve() {
             "checked I1 records read back",
             "checked I1 committed entries",
             "checked I3 entries served",
+            "fetches served by followers",
             "checked I7 acknowledged entries",
             "checked I7 entries on disks at the end",
         ] {
@@ -63,6 +64,7 @@ fn planted_bugs_are_caught() {
         Bug::AckBeforeFlush,
         Bug::LevelOverstated,
         Bug::DuplicateAppended,
+        Bug::FollowerServesUncommitted,
     ] {
         let caught = seeds_until_caught(bug, 3, 1, 12);
         let (count, violation) = caught.unwrap_or_else(|| panic!("{bug:?} is not noticed"));

@@ -3,6 +3,7 @@
 use corelog_protocol::ErrorCode;
 use corelog_protocol::batch::BatchView;
 use corelog_protocol::frame::FrameKind;
+use corelog_protocol::ids::LaneId;
 use corelog_protocol::message::ErrorReply;
 use corelog_protocol::produce::ProduceAck;
 
@@ -44,7 +45,7 @@ impl World {
 
     /// What a shard says, in the moment in which it says it.
     pub(super) fn overhear(&mut self, stream: usize, end: usize, bytes: &[u8]) {
-        let Owner::Shard { broker, life, .. } = self.streams[stream].ends[end].owner else {
+        let Owner::Shard { broker, life, shard, .. } = self.streams[stream].ends[end].owner else {
             return;
         };
         let is_client = matches!(self.streams[stream].ends[1 - end].owner, Owner::Client { .. });
@@ -54,7 +55,7 @@ impl World {
             let control = header.control(frame).unwrap_or_default();
             let payload = header.payload(frame).unwrap_or_default();
             if is_client {
-                self.overhear_answer(stream, broker, &header, control, payload);
+                self.overhear_answer(stream, (broker, shard), &header, control, payload);
             } else if end == 0 {
                 let to = self.streams[stream].ends[1].host;
                 self.overhear_peer((broker, life), to, header.kind, control, payload);
@@ -69,7 +70,7 @@ impl World {
     fn overhear_answer(
         &mut self,
         stream: usize,
-        broker: usize,
+        (broker, shard): (usize, usize),
         header: &corelog_protocol::frame::FrameHeader,
         control: &[u8],
         payload: &[u8],
@@ -93,7 +94,10 @@ impl World {
                 Err(error) => self.violated(Violation::new("I12", error.to_string())),
             },
             FrameKind::FetchReply => {
-                let checked = self.checks.on_served(payload);
+                let process = self.machines[broker].process.as_ref();
+                let shards = process.map_or(1, |process| process.shards.len().max(1));
+                let has = |lane: LaneId| usize::from(lane.shard(shards as u16).0) == shard;
+                let checked = self.checks.on_served(broker, has, payload);
                 self.check(checked);
             }
             FrameKind::Error => {

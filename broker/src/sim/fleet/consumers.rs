@@ -6,7 +6,7 @@ use corelog_protocol::ids::Offset;
 
 use super::World;
 use super::clients::{Reader, Role, topic_name};
-use super::plan::ConsumerPlan;
+use super::plan::{ConsumerPlan, rack_name};
 use crate::sim::check::history::PartitionRef;
 use crate::sim::check::record::{RecordId, read_value};
 use crate::sim::trace::Violation;
@@ -48,7 +48,9 @@ impl World {
     }
 
     fn start_consumer(&mut self, client: usize, plan: ConsumerPlan) {
-        let config = ConsumerConfig { wait_ms_max: plan.wait_ms, ..ConsumerConfig::default() };
+        let rack = plan.rack.map(rack_name);
+        let config =
+            ConsumerConfig { wait_ms_max: plan.wait_ms, rack, ..ConsumerConfig::default() };
         let consumer = self.with_client(client, |engine, _, _| engine.consumer(config));
         for place in self.places() {
             let assignment = self.assign(client, consumer, place, Position::Beginning);

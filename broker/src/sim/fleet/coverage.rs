@@ -8,6 +8,7 @@ pub const MINIMUM: &[&str] = &[
     "checked I1 committed entries",
     "checked I2 acks against the disks",
     "checked I3 entries served",
+    "fetches served by followers",
     "checked I4 records in order",
     "checked I5 failures never seen",
     "checked I6 batches with sequences",

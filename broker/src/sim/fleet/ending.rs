@@ -12,7 +12,7 @@ use corelog_protocol::ids::Offset;
 
 use super::clients::{Role, topic_name};
 use super::machine::Machine;
-use super::plan::{CutStyle, CutWay, Left};
+use super::plan::{CutStyle, CutWay, Left, RACKS, rack_name};
 use super::{Action, BrokerAction, World, check};
 use crate::sim::check::history::{PartitionRef, ReadBack};
 use crate::sim::trace::Violation;
@@ -319,7 +319,9 @@ impl World {
     fn read_all(&mut self) {
         self.enter(Phase::Reading);
         let client = self.add_client(Role::Admin { created: 0, request: None }, |_| {});
-        let config = ConsumerConfig { wait_ms_max: 10, ..ConsumerConfig::default() };
+        // Whatever is read, from leaders or from followers, is the same.
+        let rack = self.random.chance(1, 2).then(|| rack_name(self.random.below(RACKS)));
+        let config = ConsumerConfig { wait_ms_max: 10, rack, ..ConsumerConfig::default() };
         let consumer = self.with_client(client, |engine, _, _| engine.consumer(config));
         let mut reads = BTreeMap::new();
         for (place, (log_start, committed_end)) in self.ending.bounds.clone() {

@@ -12,7 +12,7 @@ use crate::shard::effect::Effects;
 use crate::shard::event::{Conn, Event};
 use crate::shard::{Shard, ShardConfig};
 use crate::sim::disk::SimDisk;
-use crate::sim::fleet::plan::CutStyle;
+use crate::sim::fleet::plan::{CutStyle, rack_name};
 use crate::sim::memory::SimMemory;
 use crate::time::{Monotonic, Now, Wall};
 
@@ -170,6 +170,7 @@ impl World {
         config.cluster_brokers =
             (0..self.plan.brokers).map(|other| (number(other), address(other))).collect();
         config.advertise = address(broker);
+        config.rack = self.plan.racks[broker].map(rack_name).unwrap_or_default().into();
         config.replicas_default = self.plan.replicas as u8;
         let seed = seed.wrapping_add(u64::from(shard));
         let mut memory = SimMemory::new(seed);

@@ -44,6 +44,7 @@ impl World {
             FrameKind::PeerFence => match LaneReport::decode(control) {
                 Ok(report) => {
                     self.line(|| format!("broker {} reports to {to}: {report:?}", from.0));
+                    self.checks.readers.on_report(from.0, &report);
                     self.aim(aim::moment_of_report(&report), from.0, to);
                 }
                 Err(error) => self.cannot_be_read(from.0, kind, &format!("{error:?}")),

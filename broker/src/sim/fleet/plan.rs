@@ -224,6 +224,8 @@ pub struct ConsumerPlan {
     pub wait_ms: u32,
     /// How long a batch lies before it is taken, at most.
     pub slowness: u64,
+    /// It reads from followers there.
+    pub rack: Option<u64>,
 }
 
 /// What of the brokers is left broken while progress is demanded.
@@ -247,6 +249,8 @@ pub struct Plan {
     pub brokers: usize,
     /// By broker, at its first start.
     pub shards: Vec<u16>,
+    /// By broker. Not all say theirs.
+    pub racks: Vec<Option<u64>>,
     pub replicas: usize,
     pub lanes_per_shard: u16,
     pub segment_bytes: u64,
@@ -266,6 +270,14 @@ pub struct Plan {
     pub left: Left,
     /// When the faults stop.
     pub end: u64,
+}
+
+/// How many there are.
+pub const RACKS: u64 = 3;
+
+/// What a rack is called.
+pub fn rack_name(rack: u64) -> String {
+    format!("rack-{rack}")
 }
 
 /// Faults come once the cluster has had time to begin.
@@ -313,12 +325,20 @@ impl Plan {
         let consumers = (0..1 + random.below(2)).map(|_| ConsumerPlan {
             wait_ms: random.below(300) as u32,
             slowness: if random.chance(1, 3) { random.below(50 * MILLIS) } else { 0 },
+            rack: None,
         });
-        let consumers = consumers.collect();
+        let mut consumers: Vec<ConsumerPlan> = consumers.collect();
         let fast = random.chance(1, 2);
         let rotting = random.below(brokers as u64) as usize;
         let mut faults = Faults { random, brokers, theme, rotting };
         let minority = (replicas - 1) / 2;
+        // Drawn apart, so that all else of a seed is as it was.
+        let mut apart = Random::new(seed ^ 0x0000_7ac4);
+        let racks = (0..brokers as u64).map(|broker| apart.chance(7, 8).then_some(broker % RACKS));
+        let racks = racks.collect();
+        for consumer in &mut consumers {
+            consumer.rack = apart.chance(3, 4).then(|| apart.below(RACKS));
+        }
         let faults = faults.draw(length);
         let some = 1 + random.below(minority as u64) as usize;
         let left = match random.below(5) {
@@ -334,6 +354,7 @@ impl Plan {
             theme,
             brokers,
             shards,
+            racks,
             replicas,
             lanes_per_shard: 1 + random.below(2) as u16,
             segment_bytes: (128 << 10) << random.below(4),

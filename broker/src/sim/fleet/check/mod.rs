@@ -2,14 +2,17 @@
 //! nobody.
 //!
 //! [`disks`] knows which entry each disk holds durably at each LSN, [`commits`] which entry is committed there for
-//! ever, [`epochs`] who leads what and who acknowledges what, [`metadata`] the Raft group. What clients were told and
-//! saw is in [`crate::sim::check`].
+//! ever, [`epochs`] who leads what and who acknowledges what, [`readers`] who may serve readers, [`metadata`] the Raft
+//! group. What clients were told and saw is in [`crate::sim::check`].
 
 pub mod commits;
 pub mod disks;
 pub mod epochs;
 pub mod logs;
 pub mod metadata;
+pub mod readers;
+
+use std::collections::BTreeSet;
 
 use corelog_protocol::Durability;
 use corelog_protocol::entry::EntryKind;
@@ -29,6 +32,7 @@ use commits::Commits;
 use disks::Disks;
 use epochs::EpochCheck;
 use metadata::MetadataCheck;
+use readers::ReaderCheck;
 
 #[derive(Debug)]
 pub struct Checks {
@@ -40,6 +44,7 @@ pub struct Checks {
     pub commits: Commits,
     pub epochs: EpochCheck,
     pub metadata: MetadataCheck,
+    pub readers: ReaderCheck,
     acks: u64,
     served: u64,
 }
@@ -55,6 +60,7 @@ impl Checks {
             commits: Commits::new(replicas / 2 + 1),
             epochs: EpochCheck::default(),
             metadata: MetadataCheck::default(),
+            readers: ReaderCheck::default(),
             acks: 0,
             served: 0,
         }
@@ -126,8 +132,15 @@ impl Checks {
         }
     }
 
-    /// I3 and I10: fetches carry only committed batches, with sound checksums.
-    pub fn on_served(&mut self, payload: &[u8]) -> Checked {
+    /// I3 and I10: fetches carry only committed batches, with sound checksums. `has`: whether the shard that answers has
+    /// this lane; else another one gave the entries, some time ago.
+    pub fn on_served(
+        &mut self,
+        broker: usize,
+        has: impl Fn(LaneId) -> bool,
+        payload: &[u8],
+    ) -> Checked {
+        let mut lanes = BTreeSet::new();
         let mut read = 0;
         for (header, body) in entries(payload) {
             read += header.entry_bytes();
@@ -140,6 +153,10 @@ impl Checks {
             self.served += 1;
             let (lane, lsn, id) = (header.lane.0, header.lsn.0, disks::id_of(&header));
             self.commits.demand(lane, lsn, id, &self.disks, &format!("{header:?} served"))?;
+            lanes.extend(has(header.lane).then_some(lane));
+        }
+        for lane in lanes {
+            self.readers.on_served(broker, lane)?;
         }
         if read != payload.len() {
             let text = format!("a fetch was answered with bytes that are no entry, at {read}");
@@ -177,6 +194,7 @@ impl Checks {
             self.commits.see_epoch(lane.0, epoch.0);
             self.commits.claim(lane.0, committed.0, &self.disks, &format!("broker {}", from.0))?;
         }
+        self.readers.on_message(from.0, (lane.0, epoch.0), message);
         self.epochs.on_message(from, to, (lane.0, epoch.0), message, &self.disks)
     }
 
@@ -186,6 +204,7 @@ impl Checks {
         tally.add("checked I1 committed entries", self.commits.looked);
         tally.add("checked I2 acks against the disks", self.acks);
         tally.add("checked I3 entries served", self.served);
+        tally.add("fetches served by followers", self.readers.by_followers);
         tally.add("checked I4 records in order", self.order.looked);
         tally.add("checked I5 failures never seen", self.history.failures);
         tally.add("checked I6 batches with sequences", self.commits.sequences_looked);
