@@ -28,6 +28,19 @@ impl LocalCluster {
     /// # Errors
     /// As [`Broker::start`]; and if `count` is not 1 to [`LOCAL_BROKERS_MAX`].
     pub fn start(folder: &Path, count: usize, settings: &Config) -> Result<Self, StartError> {
+        Self::start_each(folder, count, settings, |_, _| {})
+    }
+
+    /// The same, and `adjust` changes what is special about each broker, named by its place from 0: its rack, say.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_each(
+        folder: &Path,
+        count: usize,
+        settings: &Config,
+        adjust: impl Fn(usize, &mut Config),
+    ) -> Result<Self, StartError> {
         if !(1..=LOCAL_BROKERS_MAX).contains(&count) {
             let text =
                 format!("A local cluster has 1 to {LOCAL_BROKERS_MAX} brokers, not {count}.");
@@ -52,6 +65,7 @@ impl LocalCluster {
             if config.cluster.id.is_empty() {
                 config.cluster.id = cluster_id(folder)?;
             }
+            adjust(number as usize - 1, &mut config);
             cluster.configs.push(config);
             cluster.brokers.push(None);
         }
