@@ -30,8 +30,8 @@ pub enum Standing {
 pub fn planned_moves(operation: &Operation, status: &ClusterStatusReply) -> Vec<PlannedMove> {
     let planned = |lane: &LaneStatus, to| PlannedMove { lane: lane.lane, from: lane.leader, to };
     match *operation {
-        // Its leader stays.
-        Operation::Replace { .. } => Vec::new(),
+        // The leader of a lane whose copies change stays, and a broker without copies leads nothing.
+        Operation::Replace { .. } | Operation::Remove { .. } => Vec::new(),
         Operation::Transfer { lane, to } => {
             let lane = status.lane(lane).filter(|lane| lane.leader != Some(to));
             lane.map(|lane| planned(lane, Some(to))).into_iter().collect()
@@ -63,9 +63,14 @@ pub fn planned_moves(operation: &Operation, status: &ClusterStatusReply) -> Vec<
 pub fn standing(operation: &Operation, status: &ClusterStatusReply) -> Standing {
     match *operation {
         Operation::Transfer { lane, to } => match status.lane(lane) {
-            Some(it) if it.leader == Some(to) && it.is_serving => Standing::Done,
+            Some(it) if it.leader == Some(to) && it.is_serving && it.preferred() == Some(to) => {
+                Standing::Done
+            }
             // Between two epochs, or named and not heard of yet.
-            Some(it) if it.moving_to == Some(to) || it.leader.is_none_or(|leader| leader == to) => {
+            Some(it)
+                if it.moving_to == Some(to)
+                    || it.leader.is_none_or(|leader| leader == to && !it.is_serving) =>
+            {
                 Standing::UnderWay { lanes: vec![lane] }
             }
             _ => Standing::TakenBack,
@@ -106,6 +111,11 @@ pub fn standing(operation: &Operation, status: &ClusterStatusReply) -> Standing 
         Operation::Undrain { broker } => match status.broker(broker) {
             Some(known) if !known.is_draining => Standing::Done,
             _ => Standing::TakenBack,
+        },
+        Operation::Remove { broker } => match status.broker(broker) {
+            None if status.is_member(broker) => Standing::UnderWay { lanes: Vec::new() },
+            None => Standing::Done,
+            Some(_) => Standing::TakenBack,
         },
     }
 }
@@ -151,6 +161,8 @@ mod tests {
             metadata_leader: Some(BrokerId(2)),
             brokers: (1..=3).map(broker).collect(),
             lanes: LANES.map(lane).to_vec(),
+            voters: (1..=3).map(BrokerId).collect(),
+            learners: Vec::new(),
         }
     }
 
@@ -172,6 +184,8 @@ mod tests {
         status.lanes[0].is_serving = false;
         assert_eq!(standing(&operation, &status), under_way);
         status.lanes[0].is_serving = true;
+        assert_eq!(standing(&operation, &status), Standing::TakenBack, "it does not prefer it");
+        status.lanes[0].replicas.rotate_right(1);
         assert_eq!(standing(&operation, &status), Standing::Done);
         assert_eq!(planned_moves(&operation, &status), []);
         status.lanes[0].leader = Some(BrokerId(2));
@@ -205,5 +219,20 @@ mod tests {
         assert_eq!(standing(&back, &status), Standing::TakenBack);
         status.brokers[0].is_draining = false;
         assert_eq!(standing(&back, &status), Standing::Done);
+    }
+
+    #[test]
+    fn a_removal_is_done_when_the_broker_is_neither_listed_nor_a_member() {
+        let operation = Operation::Remove { broker: BrokerId(3) };
+        let mut status = status();
+        assert_eq!(planned_moves(&operation, &status), []);
+        assert_eq!(standing(&operation, &status), Standing::TakenBack);
+        status.brokers.pop();
+        assert_eq!(standing(&operation, &status), Standing::UnderWay { lanes: vec![] });
+        status.voters.pop();
+        status.learners.push(BrokerId(3));
+        assert_eq!(standing(&operation, &status), Standing::UnderWay { lanes: vec![] });
+        status.learners.pop();
+        assert_eq!(standing(&operation, &status), Standing::Done);
     }
 }

@@ -70,6 +70,8 @@ error_codes! {
     AccessDenied = 7, definite, final_;
     /// The client is of another cluster, or has met another incarnation of this broker.
     WrongCluster = 8, definite, final_;
+    /// The broker was removed from its cluster: the one that answers, or the one that asked. Others serve.
+    BrokerRemoved = 9, definite, final_;
 
     // Things that have names.
     /// No topic of this name or id.
@@ -181,7 +183,7 @@ mod tests {
             assert_eq!(ErrorCode::from_wire(code.to_wire()), Some(code));
         }
         assert_eq!(ErrorCode::from_wire(0), None);
-        assert_eq!(ErrorCode::from_wire(9), Some(ErrorCode::Unrecognised));
+        assert_eq!(ErrorCode::from_wire(10), Some(ErrorCode::Unrecognised));
         assert_eq!(ErrorCode::option_to_wire(None), 0);
     }
 

@@ -211,6 +211,8 @@ pub fn message_seeds() -> Vec<Vec<u8>> {
                 }],
                 before: vec![BrokerId(2)],
             }],
+            voters: vec![BrokerId(1), BrokerId(2)],
+            learners: vec![BrokerId(3)],
         }),
         seed!(Operate {
             operation: Operation::Transfer { lane: LaneId(1), to: BrokerId(1) },

@@ -15,8 +15,11 @@ pub struct ClusterSettings {
     pub id: String,
     /// This broker's number. 0: it is alone.
     pub broker: u32,
-    /// The brokers that begin the cluster, this one among them: `number@host:port`.
+    /// The brokers that begin the cluster, this one among them: `number@host:port`. Of one that joins: some that are
+    /// there, and itself.
     pub brokers: Vec<String>,
+    /// The cluster is there already, and this broker's first start adds it. Later starts do not look at it.
+    pub join: bool,
     /// `host:port` where others and clients connect. Empty: as in `brokers`; alone, as in `listen`.
     pub advertise: String,
     /// Replicas of one lane are spread over racks. Empty: no rack.
@@ -40,6 +43,7 @@ impl Default for ClusterSettings {
             id: String::new(),
             broker: 0,
             brokers: Vec::new(),
+            join: false,
             advertise: String::new(),
             rack: String::new(),
             replicas: u32::from(REPLICAS_DEFAULT),
@@ -134,7 +138,19 @@ impl ClusterSettings {
                      cluster the same 32 hexadecimal digits, for example from `openssl rand -hex 16`.",
                 );
             }
+            number if self.join && named.len() == 1 => {
+                return fail(format!(
+                    "`cluster.join` is set but `cluster.brokers` lists broker {number} only: list some \
+                     that are there already, too."
+                ));
+            }
             _ => {}
+        }
+        if self.join && self.broker == 0 {
+            return fail(
+                "`cluster.join` is set but `cluster.broker` is 0: give this broker a number that no \
+                 other one has or had, and list it and some that are there in `cluster.brokers`.",
+            );
         }
         if !self.advertise.is_empty() && !is_host_and_port(&self.advertise) {
             return fail(format!(
@@ -200,6 +216,14 @@ mod tests {
     }
 
     #[test]
+    fn one_that_joins_lists_itself_and_some_that_are_there() {
+        let text = format!(
+            "[cluster]\n{ID}\nbroker = 9\njoin = true\nbrokers = [\"9@d:7420\", \"2@b:7420\"]"
+        );
+        assert!(Config::parse(&text).expect("good").cluster.join);
+    }
+
+    #[test]
     fn what_is_no_cluster_is_refused_with_the_fix() {
         let two = "brokers = [\"1@a:1\", \"2@b:1\"]";
         for (text, part) in [
@@ -215,6 +239,8 @@ mod tests {
             (format!("{ID}\nbroker = 1\nbrokers = [\"1@::1:7\"]"), "as number@host:port"),
             (format!("{ID}\nbroker = 1\nbrokers = [\"1@a:1\", \"1@b:1\"]"), "the number 1 twice"),
             (format!("{ID}\nbroker = 1\nbrokers = [\"1@a:1\", \"2@a:1\"]"), "a:1 twice"),
+            (format!("{ID}\njoin = true"), "`cluster.join` is set but `cluster.broker` is 0"),
+            (format!("{ID}\njoin = true\nbroker = 4\nbrokers = [\"4@a:1\"]"), "broker 4 only"),
             ("advertise = \"a\"".to_owned(), "`cluster.advertise` is \"a\": write host:port"),
             ("replicas = 2".to_owned(), "choose an odd number from 1 to 7"),
             ("replicas = 0".to_owned(), "choose an odd number"),

@@ -124,6 +124,7 @@ impl Broker {
             broker: BrokerId(config.cluster.broker.max(1)),
             life,
             cluster_brokers: places.brokers.clone(),
+            join: config.cluster.join,
             advertise: places.advertise,
             rack: config.cluster.rack.as_str().into(),
             replicas_default: config.cluster.replicas as u8,

@@ -10,6 +10,7 @@
 //! tag 6 Drain:          is it only asked about u8, broker u32
 //! tag 7 Undrain:        is it only asked about u8, broker u32
 //! tag 8 Replace:        is it only asked about u8, lane u32, count u32, count x broker u32
+//! tag 9 Remove:         is it only asked about u8, broker u32
 //! tag 16 decided:       version u64, outcome u8, topic u32 (0, but for outcome 0), only for outcome 8 an obstacle
 //! tag 17 refused:       code u16, retry_after_ms u32
 //! outcomes: 0 done, 1 noted, 2 topic exists, 3 unknown topic, 4 invalid, 5 fewer partitions, 6 limit reached,
@@ -25,11 +26,9 @@ use corelog_protocol::message::{Obstacle, Operation};
 use super::broker::BrokerRecord;
 use super::codec::{BadBytes, Reader, Writer};
 use super::command::{Command, read_changes, read_flag, write_changes};
-use super::failover::Failover;
-use super::operation;
+use super::operation::{self, Heard};
 use super::state::{Outcome, State};
 use super::topic::{TopicChanges, TopicSettings, is_valid_name};
-use crate::time::Monotonic;
 
 const FORMAT: u8 = 1;
 
@@ -82,16 +81,12 @@ pub enum ChangeResult {
 }
 
 impl Change {
-    /// The command that would do it in this state. `failover`: what is heard of brokers and lanes, and the time; none
-    /// for a broker alone.
+    /// The command that would do it in this state. `heard`: what is known of brokers and lanes now; none for a broker
+    /// alone.
     ///
     /// # Errors
     /// What the command would come to, if that is known already.
-    pub fn command(
-        &self,
-        state: &State,
-        failover: Option<(&Failover, Monotonic)>,
-    ) -> Result<Command, Outcome> {
+    pub fn command(&self, state: &State, heard: Option<Heard<'_>>) -> Result<Command, Outcome> {
         match self {
             Self::TopicCreate { name, settings } => state.topic_create(name, *settings),
             Self::TopicDelete { name } => match state.topic(name) {
@@ -101,7 +96,7 @@ impl Change {
             Self::TopicAlter { name, changes } => state.topic_alter(name, *changes),
             Self::BrokerRegister { record } => state.broker_register(record),
             Self::Operate { operation, check_only } => {
-                match operation::command(operation, state, failover) {
+                match operation::command(operation, state, heard) {
                     Err(obstacle) => Err(Outcome::Obstructed(obstacle)),
                     Ok(_) if *check_only => Err(Outcome::Possible),
                     Ok(command) => Ok(command),
@@ -164,6 +159,7 @@ impl AskedChange {
                     }
                     Operation::Drain { broker } => (start(6), broker),
                     Operation::Undrain { broker } => (start(7), broker),
+                    Operation::Remove { broker } => (start(9), broker),
                     Operation::Replace { .. } => unreachable!("written above"),
                 };
                 writer.u32(broker.0);
@@ -194,7 +190,7 @@ impl AskedChange {
                 Change::TopicAlter { name, changes: read_changes(fields)? }
             }
             4 => Change::BrokerRegister { record: BrokerRecord::read(fields)? },
-            5..=8 => {
+            5..=9 => {
                 let check_only = read_flag(fields)?;
                 let operation = match tag {
                     5 => Operation::Transfer {
@@ -203,6 +199,7 @@ impl AskedChange {
                     },
                     6 => Operation::Drain { broker: BrokerId(fields.u32()?) },
                     7 => Operation::Undrain { broker: BrokerId(fields.u32()?) },
+                    9 => Operation::Remove { broker: BrokerId(fields.u32()?) },
                     _ => Operation::Replace {
                         lane: LaneId(fields.u32()?),
                         replicas: fields.list(|fields| fields.u32().map(BrokerId))?,
@@ -332,6 +329,7 @@ mod tests {
                 lane: LaneId(3),
                 replicas: vec![BrokerId(2), BrokerId(4)],
             }),
+            operate(Operation::Remove { broker: BrokerId(2) }),
         ];
         (7..).zip(changes).map(|(token, change)| AskedChange { token, change }).collect()
     }
@@ -349,6 +347,7 @@ mod tests {
             decided(Outcome::LimitReached),
             decided(Outcome::Possible),
             decided(Outcome::Obstructed(Obstacle::Behind { lane, broker, entries: 1 << 40 })),
+            decided(Outcome::Obstructed(Obstacle::HasReplicas { lane, broker })),
             ChangeResult::Refused { code: ErrorCode::NotLeader, retry_after_ms: 50 },
         ];
         results.into_iter().map(|result| ChangeReply { token: 3, result }).collect()

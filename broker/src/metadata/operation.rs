@@ -8,17 +8,28 @@ use corelog_protocol::ids::{BrokerId, LaneId};
 use corelog_protocol::message::{Obstacle, Operation};
 
 use super::command::Command;
+use super::consensus::Members;
 use super::failover::Failover;
+use super::membership;
 use super::state::State;
 use crate::time::Monotonic;
 
-/// The command that does it now, or what is in the way. `failover`: none for a broker alone.
+/// What the leader of the metadata knows beside the state.
+#[derive(Clone, Copy, Debug)]
+pub struct Heard<'a> {
+    pub failover: &'a Failover,
+    pub now: Monotonic,
+    /// Of its group.
+    pub members: &'a Members,
+}
+
+/// The command that does it now, or what is in the way. `heard`: none for a broker alone.
 pub(super) fn command(
     operation: &Operation,
     state: &State,
-    failover: Option<(&Failover, Monotonic)>,
+    heard: Option<Heard<'_>>,
 ) -> Result<Command, Obstacle> {
-    let Some((failover, now)) = failover else { return Err(Obstacle::Alone) };
+    let Some(Heard { failover, now, members }) = heard else { return Err(Obstacle::Alone) };
     match operation {
         Operation::Transfer { lane, to } => transfer(state, (*lane, *to), failover, now),
         Operation::Replace { lane, replicas } => replace(state, (*lane, replicas), failover, now),
@@ -27,7 +38,28 @@ pub(super) fn command(
             Some(_) => Ok(Command::BrokerDrain { id: broker, is_draining: false }),
             None => Err(Obstacle::UnknownBroker { broker }),
         },
+        &Operation::Remove { broker } => remove(state, broker, members, (failover, now)),
     }
+}
+
+/// It has nothing, so nothing is lost with it; but what is left must be able to go on.
+fn remove(
+    state: &State,
+    broker: BrokerId,
+    members: &Members,
+    (failover, now): (&Failover, Monotonic),
+) -> Result<Command, Obstacle> {
+    if let Some(obstacle) = state.obstacle_to_remove(broker) {
+        return Err(obstacle);
+    }
+    let is_alive = |id: BrokerId| failover.is_alive(id, now);
+    if !state.brokers().any(|other| other.id != broker && is_alive(other.id)) {
+        return Err(Obstacle::NoOtherBroker { broker });
+    }
+    if !membership::can_decide_without(broker, members, state, is_alive) {
+        return Err(Obstacle::NoQuorumWithout { broker });
+    }
+    Ok(Command::BrokerRemove { id: broker })
 }
 
 fn transfer(
@@ -129,6 +161,7 @@ fn drain(
 mod tests {
     use super::*;
     use crate::disk::DirectoryId;
+    use crate::metadata::consensus::ReplicaId;
     use crate::metadata::failover::FailoverConfig;
     use crate::metadata::{BrokerRecord, LaneReplica};
     use crate::replica::{FollowerProgress, LaneProgress, Position};
@@ -177,7 +210,7 @@ mod tests {
     }
 
     fn ask(state: &State, failover: &Failover, operation: &Operation) -> Result<Command, Obstacle> {
-        command(operation, state, Some((failover, NOW)))
+        command_at(state, failover, operation, NOW)
     }
 
     fn transfer_to(to: u32) -> Operation {
@@ -200,10 +233,10 @@ mod tests {
         say(&mut failover, 1, &[(1, 100, true), (2, 95, true)]);
         assert_eq!(ask(&state, &failover, &transfer_to(2)), begun);
         let later = NOW + Nanos::from_secs(1);
-        let silent = command(&transfer_to(2), &state, Some((&failover, later)));
+        let silent = command_at(&state, &failover, &transfer_to(2), later);
         assert_eq!(silent, Err(Obstacle::Silent { broker }));
         failover.on_heard(broker, later + Nanos::from_secs(5));
-        let old = command(&transfer_to(2), &state, Some((&failover, later + Nanos::from_secs(5))));
+        let old = command_at(&state, &failover, &transfer_to(2), later + Nanos::from_secs(5));
         assert_eq!(old, not_led, "its leader has told nothing for long");
         state.apply(&Command::BrokerDrain { id: broker, is_draining: true });
         assert_eq!(ask(&state, &failover, &transfer_to(2)), Err(Obstacle::Draining { broker }));
@@ -244,7 +277,9 @@ mod tests {
         operation: &Operation,
         at: Monotonic,
     ) -> Result<Command, Obstacle> {
-        command(operation, state, Some((failover, at)))
+        let members = Members::of_voters(&[1, 2, 3].map(ReplicaId));
+        let heard = Heard { failover, now: at, members: &members };
+        command(operation, state, Some(heard))
     }
 
     #[test]
@@ -263,10 +298,31 @@ mod tests {
         // It is there, but not heard.
         let later = NOW + Nanos::from_secs(1);
         failover.on_heard(BrokerId(3), later);
-        let refused = command(&drain(3), &state, Some((&failover, later)));
-        assert_eq!(refused, Err(last));
+        assert_eq!(command_at(&state, &failover, &drain(3), later), Err(last));
         let nobody = Err(Obstacle::UnknownBroker { broker: BrokerId(9) });
         assert_eq!(ask(&state, &failover, &drain(9)), nobody);
         assert_eq!(ask(&state, &failover, &Operation::Undrain { broker: BrokerId(9) }), nobody);
+    }
+
+    #[test]
+    fn a_broker_without_replicas_is_removed_if_those_who_are_left_can_decide() {
+        let (mut state, mut failover) = world();
+        let remove = |id| Operation::Remove { broker: BrokerId(id) };
+        let command = |id| Ok(Command::BrokerRemove { id: BrokerId(id) });
+        let in_the_way = Err(Obstacle::HasReplicas { lane: LANE, broker: BrokerId(2) });
+        assert_eq!(ask(&state, &failover, &remove(2)), in_the_way);
+        let nobody = Err(Obstacle::UnknownBroker { broker: BrokerId(9) });
+        assert_eq!(ask(&state, &failover, &remove(9)), nobody);
+
+        let record = BrokerRecord::of_a_test(BrokerId(4), 1);
+        state.apply(&Command::BrokerRegister { record });
+        assert_eq!(ask(&state, &failover, &remove(4)), command(4), "dead or alive");
+        // Only the one that is asked, and a voter, are heard: a majority of three. Then only the one.
+        let later = NOW + Nanos::from_secs(1);
+        failover.on_heard(BrokerId(3), later);
+        assert_eq!(command_at(&state, &failover, &remove(4), later), command(4));
+        let much_later = later + Nanos::from_secs(1);
+        let alone = Err(Obstacle::NoQuorumWithout { broker: BrokerId(4) });
+        assert_eq!(command_at(&state, &failover, &remove(4), much_later), alone);
     }
 }

@@ -85,6 +85,10 @@ impl State {
     pub fn broker(&self, id: BrokerId) -> Option<&BrokerRecord> {
         self.brokers.get(self.broker_at(id).ok()?)
     }
+    /// Whether a broker of this id was removed. None of that id comes back.
+    pub fn is_removed(&self, id: BrokerId) -> bool {
+        self.removed.binary_search(&id).is_ok()
+    }
     /// Whether the broker shall lead nothing.
     pub fn is_draining(&self, id: BrokerId) -> bool {
         self.draining.binary_search(&id).is_ok()

@@ -20,6 +20,8 @@ pub struct View {
     changed: Vec<TopicId>,
     /// The metadata could not be read: what is listed may not be all there is.
     is_lost: bool,
+    /// Others have said that this broker was removed, which may not be in its own state.
+    is_told_out: bool,
 }
 
 /// Where a partition is now, and who serves it.
@@ -35,12 +37,22 @@ pub struct Home {
 impl View {
     /// Of the broker `me`. `changed`: the topics that are not as they were at version `since`, in any order.
     pub fn new(me: BrokerId, state: State, since: u64, changed: Vec<TopicId>) -> Self {
-        Self { me, state, since, changed, is_lost: false }
+        Self { me, state, since, changed, ..Self::default() }
     }
 
     /// The view of a broker whose metadata cannot be read (whole).
     pub fn lost(me: BrokerId, state: State) -> Self {
         Self { me, state, is_lost: true, ..Self::default() }
+    }
+
+    /// The last view of a broker that was told that it was removed.
+    pub fn told_out(me: BrokerId, state: State) -> Self {
+        Self { me, state, is_told_out: true, ..Self::default() }
+    }
+
+    /// This broker was removed from the cluster: it serves nobody any more.
+    pub fn is_out(&self) -> bool {
+        self.is_told_out || self.state.is_removed(self.me)
     }
 
     /// Whose view it is. 0 in the empty view before the first.

@@ -15,6 +15,7 @@ use super::replies::OVERLOADED;
 use super::route::{Forward, ForwardKind};
 use super::{Cx, Shard};
 use crate::memory::Memory;
+use crate::metadata::consensus::{Members, ReplicaId};
 use crate::metadata::survey::Survey;
 use crate::metadata::{BrokerRecord, LaneRecord};
 
@@ -133,7 +134,20 @@ impl Shard {
             },
             is_draining: state.is_draining(record.id),
         };
+        let members = self.keeper.as_ref().and_then(|keeper| keeper.members());
+        // Members are brokers.
+        let ids = |of: fn(&Members) -> &[ReplicaId]| -> Vec<BrokerId> {
+            let ids = members.map_or(&[][..], of).iter();
+            ids.filter_map(|id| u32::try_from(id.0).ok().map(BrokerId)).collect()
+        };
+        let mut voters = ids(|members| &members.voters);
+        // While the members change, both sets decide.
+        voters.extend(ids(|members| &members.voters_outgoing));
+        voters.sort_unstable();
+        voters.dedup();
         ClusterStatusReply {
+            voters,
+            learners: ids(|members| &members.learners),
             version: self.view.version(),
             me: self.config.broker,
             metadata_leader,

@@ -36,8 +36,11 @@ pub struct ShardConfig {
     pub broker: BrokerId,
     /// Drawn at random at each start of the broker, the same for all its shards.
     pub life: u64,
-    /// The brokers that begin the cluster, this one among them, by number. Empty: the broker is alone.
+    /// The brokers that begin the cluster, or some that are there when this one joins; this one among them, by number.
+    /// Empty: the broker is alone.
     pub cluster_brokers: Vec<(BrokerId, SocketAddr)>,
+    /// The cluster is there already: without records of the metadata this broker joins it, and begins nothing.
+    pub join: bool,
     /// Where other brokers and clients connect.
     pub advertise: SocketAddr,
     /// Replicas of one lane are spread over racks. Empty: it does not matter.
@@ -71,6 +74,7 @@ impl ShardConfig {
             broker: BrokerId(1),
             life: 1,
             cluster_brokers: Vec::new(),
+            join: false,
             advertise: SocketAddr::from((Ipv4Addr::LOCALHOST, limits::PORT_DEFAULT)),
             rack: "".into(),
             replicas_default: limits::REPLICAS_DEFAULT,

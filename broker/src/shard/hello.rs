@@ -6,6 +6,7 @@ use corelog_protocol::message::{Hello, HelloReply};
 
 use super::event::Conn;
 use super::message::Refusal;
+use super::metadata_keeper::REMOVED;
 use super::receive::Flow;
 use super::{Cx, Shard};
 use crate::memory::Memory;
@@ -28,6 +29,11 @@ impl Shard {
             self.close(cx, conn, true);
             return Flow::Done;
         };
+        if self.view.is_out() {
+            self.refuse_conn(cx, conn, header.correlation, kind, REMOVED);
+            self.close(cx, conn, true);
+            return Flow::Done;
+        }
         // A client that met another incarnation of this broker may hold offsets that were never
         // given out here: it must look again before it goes on.
         let is_stranger = hello.cluster.is_some_and(|cluster| cluster != self.config.cluster)

@@ -6,13 +6,14 @@
 //!     └──► another broker leads the group: asked there ────────────────────────────┘
 //! ```
 //! The group's records are entries of lane 0: see `group`. Its members are the brokers of the cluster, which speak
-//! through `peers`; what is asked of its leader is in `asked` and `survey`, how a cluster begins in `registration`, and what
-//! the leader does for lanes in `lanes`. In a group of one a command is committed when it is durable here, and a
+//! through `peers`; what is asked of its leader is in `asked` and `survey`, how a cluster begins and who joins it in
+//! `registration`, what the leader does for lanes in `lanes` and for the group itself in `members`. In a group of one a command is committed when it is durable here, and a
 //! start waits for no election.
 
 mod asked;
 mod group;
 mod lanes;
+mod members;
 mod peers;
 mod registration;
 mod survey;
@@ -35,9 +36,10 @@ use crate::metadata::consensus::{Fold, Group, ProposeError, Record, Role};
 use crate::metadata::failover::{Failover, FailoverConfig};
 use crate::metadata::state::Outcome;
 use crate::metadata::view::View;
-use crate::metadata::{ChangeReply, Command, State};
+use crate::metadata::{ChangeReply, Command, Heard, State};
 use asked::Asked;
 use group::Records;
+pub(super) use members::REMOVED;
 
 /// The metadata lane is the first of shard 0.
 pub(super) const LANE: usize = 0;
@@ -87,6 +89,12 @@ pub(super) struct MetadataKeeper {
     /// Ticks of the group that were counted, and how many pass until the next try to register.
     ticks: u64,
     register_ticks: u32,
+    /// How often it asked somebody to let it join: each time the next one.
+    join_turn: usize,
+    /// The members of the group have changed since the links were looked at.
+    are_members_new: bool,
+    /// Others have said that this broker was removed, or it has seen it leave the group itself.
+    is_out: bool,
     /// The other broker that led the group last.
     led_by: Option<BrokerId>,
     /// In a cluster: looks after the leaders of lanes while this broker leads the group.
@@ -125,6 +133,9 @@ impl MetadataKeeper {
             replies: Vec::new(),
             ticks: 0,
             register_ticks: 0,
+            join_turn: 0,
+            are_members_new: false,
+            is_out: false,
             led_by: None,
             failover: config.is_clustered().then(|| Failover::new(failover)),
             looked_at: 0,
@@ -158,8 +169,14 @@ impl MetadataKeeper {
 
     /// The command that would do it now, or what it would come to.
     fn command_of(&self, change: &Change) -> Result<Command, Outcome> {
-        let failover = self.failover.as_ref().map(|failover| (failover, self.group_time()));
-        change.command(&self.state, failover)
+        let now = self.group_time();
+        let heard = match (&self.failover, &self.group) {
+            (Some(failover), Some(group)) => {
+                Some(Heard { failover, now, members: group.members() })
+            }
+            _ => None,
+        };
+        change.command(&self.state, heard)
     }
 
     /// Who asked is answered when this version is in force on every shard.
@@ -241,19 +258,13 @@ impl Shard {
         proposer: Proposer,
         command: &Command,
     ) -> Result<(), NotProposed> {
+        if self.keeper.as_ref().is_none_or(|keeper| keeper.group.is_none()) {
+            return Err(NotProposed::Later);
+        }
+        let command = command.encode();
+        self.make_room_for_record(cx, command.len())?;
         let Some(keeper) = &mut self.keeper else { return Err(NotProposed::Later) };
         let Some(group) = &mut keeper.group else { return Err(NotProposed::Later) };
-        let command = command.encode();
-        let bytes = Record::command_bytes(command.len());
-        let room = self.lanes[LANE].log.make_room_for(&mut cx.io(&mut self.ops), bytes);
-        match room {
-            Ok(()) => {}
-            Err(AppendError::Busy) => {
-                self.lanes[LANE].is_busy = true;
-                return Err(NotProposed::Later);
-            }
-            Err(error) => return Err(NotProposed::Refused(metadata_refusal(error))),
-        }
         let context = keeper.next_context;
         match group.propose(command, context) {
             Ok(()) => {}
@@ -264,6 +275,23 @@ impl Shard {
         keeper.proposed.push_back((context, proposer));
         self.drain_group(cx);
         Ok(())
+    }
+
+    /// What is proposed with so many bytes will find room in the log.
+    fn make_room_for_record<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        bytes: usize,
+    ) -> Result<(), NotProposed> {
+        let bytes = Record::command_bytes(bytes);
+        match self.lanes[LANE].log.make_room_for(&mut cx.io(&mut self.ops), bytes) {
+            Ok(()) => Ok(()),
+            Err(AppendError::Busy) => {
+                self.lanes[LANE].is_busy = true;
+                Err(NotProposed::Later)
+            }
+            Err(error) => Err(NotProposed::Refused(metadata_refusal(error))),
+        }
     }
 
     /// Proposes what waits, as far as the log has room.
@@ -347,9 +375,10 @@ impl Shard {
         let state = keeper.state.clone();
         let since = std::mem::replace(&mut keeper.published, state.version());
         let changed = std::mem::take(&mut keeper.changed);
-        let view = Arc::new(match keeper.is_failed {
-            true => View::lost(keeper.me, state),
-            false => View::new(keeper.me, state, since, changed),
+        let view = Arc::new(match (keeper.is_out, keeper.is_failed) {
+            (true, _) => View::told_out(keeper.me, state),
+            (false, true) => View::lost(keeper.me, state),
+            (false, false) => View::new(keeper.me, state, since, changed),
         });
         for to in (1..self.config.shards).map(ShardId) {
             let message = Box::new(ShardMessage::View(Arc::clone(&view)));

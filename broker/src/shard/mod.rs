@@ -107,6 +107,8 @@ pub struct Shard {
     stopping: Option<Stopping>,
     /// It will stop when others lead what it leads.
     leaving: Option<Leaving>,
+    /// This broker was removed: its clients are to go as soon as what they asked for is answered.
+    is_turning_away: bool,
     fetches: Jobs<FetchJob>,
     offsets: Jobs<OffsetsJob>,
     gathers: Jobs<Gather>,
@@ -168,6 +170,7 @@ impl Shard {
             is_ready: false,
             stopping: None,
             leaving: None,
+            is_turning_away: false,
             fetches: Jobs::default(),
             offsets: Jobs::default(),
             gathers: Jobs::default(),

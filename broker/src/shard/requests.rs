@@ -85,6 +85,9 @@ impl Shard {
             _ if self.stopping.is_some() => {
                 self.refuse(cx, origin, header.kind.to_wire(), super::replies::STOPPING);
             }
+            _ if self.view.is_out() => {
+                self.refuse(cx, origin, header.kind.to_wire(), super::metadata_keeper::REMOVED);
+            }
             _ if !may_wait => self.refuse_overloaded(cx, conn, header),
             FrameKind::Fetch => {
                 let fetch = read!(self, cx, conn, header, Fetch, control);

@@ -38,6 +38,7 @@ impl Shard {
         self.pump_keeper(cx);
         self.check_ready(cx);
         self.drive_peers(cx);
+        self.turn_clients_away(cx);
         if self.progress_leaving(cx) {
             self.hear_logs(cx);
         }

@@ -61,7 +61,8 @@ impl Shard {
 
     /// Whether this broker is to lead nothing.
     pub(super) fn is_leaving(&self) -> bool {
-        self.leaving.is_some() || self.view.state().is_draining(self.config.broker)
+        let (state, me) = (self.view.state(), self.config.broker);
+        self.leaving.is_some() || state.is_draining(me) || state.is_removed(me)
     }
 
     fn begin_stop<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {

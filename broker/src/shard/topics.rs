@@ -271,7 +271,8 @@ impl Shard {
     pub(super) fn on_view<M: Memory>(&mut self, cx: &mut Cx<'_, M>, view: Arc<View>) {
         let version = view.version();
         let is_first = !self.has_view;
-        if !is_first && version <= self.view.version() && !view.is_lost() {
+        let is_news = view.is_lost() || view.is_out() && !self.view.is_out();
+        if !is_first && version <= self.view.version() && !is_news {
             return;
         }
         self.counters.views_applied += 1;
@@ -294,6 +295,9 @@ impl Shard {
             }
         }
         self.see_lanes(cx, &lanes);
+        if new.is_out() && !old.is_out() {
+            self.is_turning_away = true;
+        }
         if self.config.shard != ShardId(0) {
             let message = Box::new(ShardMessage::ViewApplied { version });
             cx.effects.push(Effect::Tell { to: ShardId(0), message });

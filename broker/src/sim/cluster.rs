@@ -25,6 +25,7 @@ pub struct Cluster {
     cuts: BTreeSet<(usize, usize)>,
     /// Frames that went from one broker to another, greetings excepted, in order.
     pub said: Vec<Said>,
+    config: Rc<dyn Fn(&mut ShardConfig)>,
 }
 
 pub struct Member {
@@ -32,6 +33,33 @@ pub struct Member {
     pub is_alive: bool,
     shards: u16,
     life: Rc<Cell<u64>>,
+    incarnation: Rc<Cell<u64>>,
+}
+
+impl Member {
+    /// One that has not started. `listed`: the brokers that it knows, this one among them.
+    fn new(
+        at: usize,
+        shards: u16,
+        listed: Vec<(BrokerId, SocketAddr)>,
+        joins: bool,
+        config: Rc<dyn Fn(&mut ShardConfig)>,
+    ) -> Self {
+        let life = Rc::new(Cell::new(1));
+        let incarnation = Rc::new(Cell::new(100 + at as u64));
+        let (own_life, own_incarnation) = (Rc::clone(&life), Rc::clone(&incarnation));
+        let mut world = World::unstarted(shards, move |shard| {
+            shard.broker = number(at);
+            shard.incarnation = Incarnation(own_incarnation.get());
+            shard.life = 1_000 * (at as u64 + 1) + own_life.get();
+            shard.cluster_brokers.clone_from(&listed);
+            shard.join = joins;
+            shard.advertise = address(at);
+            config(shard);
+        });
+        world.is_networked = true;
+        Self { world, is_alive: true, shards, life, incarnation }
+    }
 }
 
 /// A frame that one broker sent to another.
@@ -76,30 +104,33 @@ impl Cluster {
     }
 
     /// Brokers with so many shards each, and settings that are the same for all.
-    pub fn with(shards: &[u16], config: impl Fn(&mut ShardConfig) + Clone + 'static) -> Self {
+    pub fn with(shards: &[u16], config: impl Fn(&mut ShardConfig) + 'static) -> Self {
         let all: Vec<_> = (0..shards.len()).map(|at| (number(at), address(at))).collect();
+        let config: Rc<dyn Fn(&mut ShardConfig)> = Rc::new(config);
         let make = |(at, &shards): (usize, &u16)| {
-            let life = Rc::new(Cell::new(1));
-            let (own_life, own_all, config) = (Rc::clone(&life), all.clone(), config.clone());
-            let mut world = World::unstarted(shards, move |shard| {
-                shard.broker = number(at);
-                shard.incarnation = Incarnation(100 + at as u64);
-                shard.life = 1_000 * (at as u64 + 1) + own_life.get();
-                shard.cluster_brokers.clone_from(&own_all);
-                shard.advertise = address(at);
-                config(shard);
-            });
-            world.is_networked = true;
-            Member { world, is_alive: true, shards, life }
+            Member::new(at, shards, all.clone(), false, Rc::clone(&config))
         };
         let brokers = shards.iter().enumerate().map(make).collect();
         let mut cluster =
-            Self { brokers, wires: Vec::new(), cuts: BTreeSet::new(), said: Vec::new() };
+            Self { brokers, wires: Vec::new(), cuts: BTreeSet::new(), said: Vec::new(), config };
         for broker in 0..cluster.brokers.len() {
             cluster.brokers[broker].world.start();
         }
         cluster.run();
         cluster
+    }
+
+    /// Another broker starts for the first time and joins those that are there, of which it knows these. Returns its place.
+    pub fn join(&mut self, knows: &[usize]) -> usize {
+        let at = self.brokers.len();
+        let listed = knows.iter().chain([&at]).map(|&at| (number(at), address(at))).collect();
+        let mut member = Member::new(at, 1, listed, true, Rc::clone(&self.config));
+        let now = self.now();
+        member.world.advance(now - member.world.now.monotonic);
+        member.world.start();
+        self.brokers.push(member);
+        self.run();
+        at
     }
 
     pub fn world(&mut self, broker: usize) -> &mut World {
@@ -154,6 +185,15 @@ impl Cluster {
         member.life.set(member.life.get() + 1);
         member.world.crash_and_restart(member.shards);
         self.run();
+    }
+
+    /// It starts again with an empty disk: nothing is left of what it promised.
+    pub fn restart_wiped(&mut self, broker: usize) {
+        let member = &mut self.brokers[broker];
+        member.incarnation.set(member.incarnation.get() + 1_000);
+        member.world.crash();
+        member.world.wipe();
+        self.restart(broker);
     }
 
     /// Delivers everything that can happen without time passing.

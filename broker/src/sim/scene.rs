@@ -210,6 +210,12 @@ impl World {
         self.dials.clear();
     }
 
+    /// The disk is empty from now on. Of a broker that does not run.
+    pub fn wipe(&mut self) {
+        assert!(self.nodes.is_empty());
+        self.disk.clear();
+    }
+
     pub fn tell(&mut self, shard: usize, event: Event) {
         self.events.push_back((shard, event));
         self.run();

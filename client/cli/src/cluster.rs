@@ -116,6 +116,9 @@ fn progress(operation: &Operation, standing: &Standing, status: &ClusterStatusRe
         (Operation::Undrain { broker }, Standing::UnderWay { .. }) => {
             format!("broker {broker} may lead again")
         }
+        (Operation::Remove { broker }, Standing::UnderWay { .. }) => {
+            format!("broker {broker} is removed; its vote about the metadata is taken from it")
+        }
         (_, Standing::TakenBack) => "it took too long and was taken back: once more".into(),
     }
 }
@@ -129,6 +132,7 @@ fn done(operation: &Operation, moves: &[PlannedMove]) -> String {
         Operation::Drain { broker } => {
             format!("broker {broker} leads nothing, until `corelog cluster undrain {broker}`")
         }
+        Operation::Remove { broker } => format!("broker {broker} is removed for good"),
         Operation::Undrain { broker } if moves.is_empty() => {
             format!("broker {broker} may lead again")
         }
@@ -160,6 +164,7 @@ fn tell_plan(
         }
         Operation::Drain { broker } => format!("broker {broker} leads nothing"),
         Operation::Undrain { broker } => format!("broker {broker} may lead again"),
+        Operation::Remove { broker } => format!("broker {broker} is removed for good"),
     };
     output.line(&format!("{said}: {what}"))?;
     moves.iter().try_for_each(|planned| output.line(&format!("  {}", moved(planned, planned.to))))

@@ -200,10 +200,17 @@ impl<T> Engine<T> {
         }
         match (under_way.request, refusal) {
             (Request::Hello, None) => self.on_hello(door, &header, control)?,
-            (Request::Hello, Some(Refusal { code: ErrorCode::WrongCluster, .. })) => {
-                // Another broker lives at that address now, as may happen. Others know where ours is.
+            (
+                Request::Hello,
+                Some(Refusal {
+                    code: code @ (ErrorCode::WrongCluster | ErrorCode::BrokerRemoved),
+                    ..
+                }),
+            ) => {
+                // Another broker lives at that address now, or ours was removed, as may happen. Others know where to go.
                 if let Some(link) = &self.doors[door].link {
-                    tracing::warn!(address = ?self.doors[door].address, "another broker than before");
+                    let address = self.doors[door].address;
+                    tracing::warn!(?address, %code, "not the broker that it was: others are asked");
                     effects.push(Effect::Close { link: link.id });
                 }
                 self.lose(now, door, effects);

@@ -628,6 +628,8 @@ impl<'a> ClusterStatusReply<'a> {
   pub const VT_METADATA_LEADER: ::flatbuffers::VOffsetT = 8;
   pub const VT_BROKERS: ::flatbuffers::VOffsetT = 10;
   pub const VT_LANES: ::flatbuffers::VOffsetT = 12;
+  pub const VT_VOTERS: ::flatbuffers::VOffsetT = 14;
+  pub const VT_LEARNERS: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -640,6 +642,8 @@ impl<'a> ClusterStatusReply<'a> {
   ) -> ::flatbuffers::WIPOffset<ClusterStatusReply<'bldr>> {
     let mut builder = ClusterStatusReplyBuilder::new(_fbb);
     builder.add_version(args.version);
+    if let Some(x) = args.learners { builder.add_learners(x); }
+    if let Some(x) = args.voters { builder.add_voters(x); }
     if let Some(x) = args.lanes { builder.add_lanes(x); }
     if let Some(x) = args.brokers { builder.add_brokers(x); }
     builder.add_metadata_leader(args.metadata_leader);
@@ -683,6 +687,20 @@ impl<'a> ClusterStatusReply<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<LaneStatus>>>>(ClusterStatusReply::VT_LANES, None)}
   }
+  #[inline]
+  pub fn voters(&self) -> Option<::flatbuffers::Vector<'a, u32>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u32>>>(ClusterStatusReply::VT_VOTERS, None)}
+  }
+  #[inline]
+  pub fn learners(&self) -> Option<::flatbuffers::Vector<'a, u32>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u32>>>(ClusterStatusReply::VT_LEARNERS, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for ClusterStatusReply<'_> {
@@ -696,6 +714,8 @@ impl ::flatbuffers::Verifiable for ClusterStatusReply<'_> {
      .visit_field::<u32>("metadata_leader", Self::VT_METADATA_LEADER, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<BrokerStatus>>>>("brokers", Self::VT_BROKERS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<LaneStatus>>>>("lanes", Self::VT_LANES, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u32>>>("voters", Self::VT_VOTERS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u32>>>("learners", Self::VT_LEARNERS, false)?
      .finish();
     Ok(())
   }
@@ -706,6 +726,8 @@ pub struct ClusterStatusReplyArgs<'a> {
     pub metadata_leader: u32,
     pub brokers: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<BrokerStatus<'a>>>>>,
     pub lanes: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<LaneStatus<'a>>>>>,
+    pub voters: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u32>>>,
+    pub learners: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u32>>>,
 }
 impl<'a> Default for ClusterStatusReplyArgs<'a> {
   #[inline]
@@ -716,6 +738,8 @@ impl<'a> Default for ClusterStatusReplyArgs<'a> {
       metadata_leader: 0,
       brokers: None,
       lanes: None,
+      voters: None,
+      learners: None,
     }
   }
 }
@@ -746,6 +770,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ClusterStatusReplyBuilder<'a,
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ClusterStatusReply::VT_LANES, lanes);
   }
   #[inline]
+  pub fn add_voters(&mut self, voters: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u32>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ClusterStatusReply::VT_VOTERS, voters);
+  }
+  #[inline]
+  pub fn add_learners(&mut self, learners: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u32>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ClusterStatusReply::VT_LEARNERS, learners);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ClusterStatusReplyBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     ClusterStatusReplyBuilder {
@@ -768,6 +800,8 @@ impl ::core::fmt::Debug for ClusterStatusReply<'_> {
       ds.field("metadata_leader", &self.metadata_leader());
       ds.field("brokers", &self.brokers());
       ds.field("lanes", &self.lanes());
+      ds.field("voters", &self.voters());
+      ds.field("learners", &self.learners());
       ds.finish()
   }
 }

@@ -104,6 +104,10 @@ pub struct ClusterStatusReply {
     pub brokers: Vec<BrokerStatus>,
     /// By number, each once. At most [`LANES_MAX`].
     pub lanes: Vec<LaneStatus>,
+    /// Whose majority decides about the metadata, by id. Empty: not known. At most [`BROKERS_MAX`].
+    pub voters: Vec<BrokerId>,
+    /// Who gets all of the metadata and decides nothing, by id. At most [`BROKERS_MAX`].
+    pub learners: Vec<BrokerId>,
 }
 
 impl ClusterStatusReply {
@@ -119,6 +123,12 @@ impl ClusterStatusReply {
     pub fn lane(&self, id: LaneId) -> Option<&LaneStatus> {
         let at = self.lanes.binary_search_by_key(&id, |lane| lane.lane).ok()?;
         self.lanes.get(at)
+    }
+
+    /// Whether a broker takes part in the metadata's group, as a voter or as a learner.
+    #[must_use]
+    pub fn is_member(&self, id: BrokerId) -> bool {
+        self.voters.contains(&id) || self.learners.contains(&id)
     }
 
     /// The lanes that a broker leads.
@@ -141,14 +151,29 @@ impl ClusterStatusReply {
         let are_sorted = brokers.is_sorted_by(|one, next| one.id < next.id)
             && lanes.is_sorted_by(|one, next| one.lane < next.lane);
         check(are_sorted, "cluster status: brokers or lanes out of order")?;
+        let voters = members_from_wire(table.voters())?;
+        let learners = members_from_wire(table.learners())?;
         Ok(Self {
             version: table.version(),
             me: BrokerId(table.me()),
             metadata_leader: somebody(table.metadata_leader()),
             brokers,
             lanes,
+            voters,
+            learners,
         })
     }
+}
+
+fn members_from_wire(
+    ids: Option<flatbuffers::Vector<'_, u32>>,
+) -> Result<Vec<BrokerId>, MalformedError> {
+    let ids = ids.unwrap_or_default();
+    check(ids.len() <= BROKERS_MAX, "cluster status: too many members")?;
+    let ids: Vec<BrokerId> = ids.iter().map(BrokerId).collect();
+    let are_ids = ids.first().is_none_or(|id| id.0 > 0);
+    check(are_ids && ids.is_sorted_by(|one, next| one < next), "cluster status: members")?;
+    Ok(ids)
 }
 
 fn broker_from_wire(broker: &wire::BrokerStatus<'_>) -> Result<BrokerStatus, MalformedError> {
@@ -214,12 +239,16 @@ impl sealed::Table for ClusterStatusReply {
             })
             .collect();
         let lanes: Vec<_> = self.lanes.iter().map(|lane| lane_to_wire(lane, builder)).collect();
+        let numbers = |ids: &[BrokerId]| ids.iter().map(|id| id.0).collect::<Vec<u32>>();
+        let (voters, learners) = (numbers(&self.voters), numbers(&self.learners));
         let args = wire::ClusterStatusReplyArgs {
             version: self.version,
             me: self.me.0,
             metadata_leader: number_of(self.metadata_leader),
             brokers: Some(builder.create_vector(&brokers)),
             lanes: Some(builder.create_vector(&lanes)),
+            voters: (!voters.is_empty()).then(|| builder.create_vector(&voters)),
+            learners: (!learners.is_empty()).then(|| builder.create_vector(&learners)),
         };
         wire::ClusterStatusReply::create(builder, &args).as_union_value()
     }
@@ -281,6 +310,12 @@ pub enum Operation {
         /// As many as now, the preferred leader first. At most [`LANE_REPLICAS_MAX`].
         replicas: Vec<BrokerId>,
     },
+    /// The broker belongs to the cluster no more, whether it is alive or not, and its number never comes back. It must have
+    /// no replica of any lane.
+    Remove {
+        /// Which one.
+        broker: BrokerId,
+    },
 }
 
 /// "Do this", or "could this be done?"
@@ -308,6 +343,7 @@ impl Operate {
                 check(replicas.len() <= LANE_REPLICAS_MAX, "operate: too many replicas")?;
                 Operation::Replace { lane, replicas: replicas.iter().map(BrokerId).collect() }
             }
+            5 => Operation::Remove { broker },
             _ => return Err(MalformedError::new("operate: no such operation")),
         };
         Ok(Self { operation, check_only: table.check_only(), timeout_ms: table.timeout_ms() })
@@ -321,6 +357,7 @@ impl sealed::Table for Operate {
             Operation::Drain { broker } => (2, 0, broker.0, &[][..]),
             Operation::Undrain { broker } => (3, 0, broker.0, &[][..]),
             Operation::Replace { lane, replicas } => (4, lane.0, 0, &replicas[..]),
+            Operation::Remove { broker } => (5, 0, broker.0, &[][..]),
         };
         let replicas: Vec<u32> = replicas.iter().map(|id| id.0).collect();
         let args = wire::OperateArgs {
@@ -371,6 +408,12 @@ pub enum Obstacle {
     LeaderLeaves { lane: LaneId, broker: BrokerId },
     /// A quorum of the new replicas would have to copy everything first, and the lane would stand still.
     TooFewStay { lane: LaneId },
+    /// The broker has a copy of the lane, or its word still counts there, or it is about to get one.
+    HasReplicas { lane: LaneId, broker: BrokerId },
+    /// Without the broker nobody would be left that is heard of.
+    NoOtherBroker { broker: BrokerId },
+    /// Without the broker, fewer than a majority of those who decide about the metadata would be heard of.
+    NoQuorumWithout { broker: BrokerId },
 }
 
 impl Obstacle {
@@ -403,6 +446,9 @@ impl Obstacle {
             Self::Changing { lane } => (14, lane.0, 0, 0),
             Self::LeaderLeaves { lane, broker } => (15, lane.0, broker.0, 0),
             Self::TooFewStay { lane } => (16, lane.0, 0, 0),
+            Self::HasReplicas { lane, broker } => (17, lane.0, broker.0, 0),
+            Self::NoOtherBroker { broker } => (18, 0, broker.0, 0),
+            Self::NoQuorumWithout { broker } => (19, 0, broker.0, 0),
         }
     }
 
@@ -435,6 +481,9 @@ impl Obstacle {
             14 => Self::Changing { lane },
             15 => Self::LeaderLeaves { lane, broker },
             16 => Self::TooFewStay { lane },
+            17 => Self::HasReplicas { lane, broker },
+            18 => Self::NoOtherBroker { broker },
+            19 => Self::NoQuorumWithout { broker },
             _ => return Err(MalformedError::new("operate: no such obstacle")),
         };
         check(obstacle.to_wire() == parts, "operate: an obstacle that cannot be")?;
@@ -475,6 +524,19 @@ impl fmt::Display for Obstacle {
             Self::TooFewStay { lane } => write!(
                 f,
                 "lane {lane} would stand still until the new replicas have copied it: change one at a time"
+            ),
+            Self::HasReplicas { lane, broker } => {
+                write!(
+                    f,
+                    "broker {broker} has a copy of lane {lane}: put that on another broker first"
+                )
+            }
+            Self::NoOtherBroker { broker } => {
+                write!(f, "nobody but broker {broker} is heard of")
+            }
+            Self::NoQuorumWithout { broker } => write!(
+                f,
+                "without broker {broker} fewer than a majority of the metadata's voters would be heard of"
             ),
         }
     }

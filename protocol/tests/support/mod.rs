@@ -432,7 +432,14 @@ pub fn cluster_status_reply() -> ClusterStatusReply {
         metadata_leader: Some(BrokerId(1)),
         brokers: vec![broker(1, Some(true)), broker(2, Some(false)), broker(3, None)],
         lanes: vec![first, second],
+        voters: Vec::new(),
+        learners: Vec::new(),
     }
+}
+
+pub fn cluster_status_reply_members() -> ClusterStatusReply {
+    let ids = |ids: &[u32]| ids.iter().copied().map(BrokerId).collect();
+    ClusterStatusReply { voters: ids(&[1, 2, 5]), learners: ids(&[3]), ..cluster_status_reply() }
 }
 
 pub fn operate() -> Operate {
@@ -448,6 +455,11 @@ pub fn operate_drain() -> Operate {
 pub fn operate_replace() -> Operate {
     let replicas = vec![BrokerId(3), BrokerId(1), BrokerId(4)];
     let operation = Operation::Replace { lane: LaneId(7), replicas };
+    Operate { operation, check_only: false, timeout_ms: 0 }
+}
+
+pub fn operate_remove() -> Operate {
+    let operation = Operation::Remove { broker: BrokerId(3) };
     Operate { operation, check_only: false, timeout_ms: 0 }
 }
 
@@ -499,9 +511,15 @@ macro_rules! for_each_table {
         $call!("status_reply", StatusReply, support::status_reply());
         $call!("cluster_status", ClusterStatus, ClusterStatus);
         $call!("cluster_status_reply", ClusterStatusReply, support::cluster_status_reply());
+        $call!(
+            "cluster_status_reply_members",
+            ClusterStatusReply,
+            support::cluster_status_reply_members()
+        );
         $call!("operate", Operate, support::operate());
         $call!("operate_drain", Operate, support::operate_drain());
         $call!("operate_replace", Operate, support::operate_replace());
+        $call!("operate_remove", Operate, support::operate_remove());
         $call!("operate_reply", OperateReply, support::operate_reply());
         $call!("operate_reply_obstacle", OperateReply, support::operate_reply_obstacle());
     };

@@ -241,6 +241,19 @@ impl Group {
             && progress.iter().any(|(other, progress)| *other != id && progress.matched > own)
     }
 
+    /// It has joined nobody yet: it waits for a leader that tells it everything.
+    pub fn is_joining(&self) -> bool {
+        self.members.voters.is_empty()
+    }
+
+    /// Whether a member has everything that is committed, as far as this leader knows. False of strangers, and when
+    /// another member leads.
+    pub fn has_everything(&self, id: ReplicaId) -> bool {
+        let raft = &self.raw.raft;
+        let progress = raft.prs().get(id.0).filter(|_| raft.state == StateRole::Leader);
+        progress.is_some_and(|progress| progress.matched >= raft.raft_log.committed)
+    }
+
     /// There is nobody to talk to and nothing to wait for: time need not be told.
     pub fn wants_ticks(&self) -> bool {
         self.status.role != Role::Leader || !self.members.is_alone(self.config.id)

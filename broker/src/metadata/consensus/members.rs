@@ -6,8 +6,9 @@ use crate::metadata::codec::{BadBytes, Reader, Writer};
 /// Terms, indexes and ids above this are not believed: counted one by one, none gets there.
 pub(super) const NUMBER_MAX: u64 = 1 << 62;
 
-/// Members of one group, in all roles together.
-pub const MEMBERS_MAX: usize = 32;
+/// Members of one group, in all roles together: twice as many as a cluster has brokers, since a voter is in two sets while
+/// the members change.
+pub const MEMBERS_MAX: usize = 128;
 
 /// One member of the group, with the state that it keeps. A member that lost its disk comes back
 /// under another id. Never 0.

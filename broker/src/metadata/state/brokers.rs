@@ -8,6 +8,7 @@ use corelog_protocol::message::Obstacle;
 use super::{Outcome, State};
 use crate::metadata::Command;
 use crate::metadata::broker::{BROKERS_MAX, BrokerRecord};
+use crate::metadata::lane::LaneRecord;
 
 impl State {
     pub(super) fn broker_at(&self, id: BrokerId) -> Result<usize, usize> {
@@ -24,7 +25,7 @@ impl State {
 
     /// Where the record is, or is to be put.
     fn place_of(&self, record: &BrokerRecord) -> Result<Result<usize, usize>, Outcome> {
-        if !record.is_valid() || self.removed.binary_search(&record.id).is_ok() {
+        if !record.is_valid() || self.is_removed(record.id) {
             return Err(Outcome::Invalid);
         }
         match self.broker_at(record.id) {
@@ -50,13 +51,29 @@ impl State {
         }
     }
 
-    pub(super) fn remove_broker(&mut self, id: BrokerId) -> Outcome {
-        let is_used = self.lanes.iter().any(|lane| {
+    /// What keeps this broker from being removed, as far as the metadata tells: it is not known, it is the last one, or a
+    /// lane has a replica there, had one in its last set, or is about to get one.
+    pub fn obstacle_to_remove(&self, id: BrokerId) -> Option<Obstacle> {
+        if self.broker_at(id).is_err() {
+            return Some(Obstacle::UnknownBroker { broker: id });
+        }
+        if self.brokers.len() == 1 {
+            return Some(Obstacle::NoOtherBroker { broker: id });
+        }
+        let is_used = |lane: &&LaneRecord| {
             let next = lane.next.iter().flat_map(|next| next.iter());
             lane.members().chain(next).any(|replica| replica.broker == id)
-        });
+        };
+        let lane = self.lanes.iter().find(is_used)?;
+        Some(Obstacle::HasReplicas { lane: lane.id, broker: id })
+    }
+
+    pub(super) fn remove_broker(&mut self, id: BrokerId) -> Outcome {
+        if let Some(obstacle) = self.obstacle_to_remove(id) {
+            return Outcome::Obstructed(obstacle);
+        }
         match (self.broker_at(id), self.removed.binary_search(&id)) {
-            (Ok(at), Err(removed_at)) if !is_used => {
+            (Ok(at), Err(removed_at)) => {
                 Arc::make_mut(&mut self.brokers).remove(at);
                 self.removed.insert(removed_at, id);
                 self.draining.retain(|draining| *draining != id);
@@ -106,7 +123,7 @@ impl State {
 pub(super) mod tests {
     use super::*;
     use crate::metadata::state::lanes::tests::cluster;
-    use corelog_protocol::ids::Incarnation;
+    use corelog_protocol::ids::{Incarnation, LaneId};
 
     pub fn broker(id: u32) -> BrokerRecord {
         BrokerRecord {
@@ -161,12 +178,52 @@ pub(super) mod tests {
         let mut state = cluster(3);
         register(&mut state, broker(4));
         let remove = |id| Command::BrokerRemove { id: BrokerId(id) };
-        assert_eq!(state.apply(&remove(3)), Outcome::Invalid, "it has replicas");
-        assert_eq!(state.apply(&remove(5)), Outcome::Invalid, "nobody knows it");
+        let has_replicas = Obstacle::HasReplicas { lane: LaneId(1), broker: BrokerId(3) };
+        assert_eq!(state.apply(&remove(3)), Outcome::Obstructed(has_replicas));
+        let unknown = |id| Outcome::Obstructed(Obstacle::UnknownBroker { broker: BrokerId(id) });
+        assert_eq!(state.apply(&remove(5)), unknown(5));
+        assert!(!state.is_removed(BrokerId(4)));
         assert_eq!(state.apply(&remove(4)), Outcome::Noted);
         assert_eq!(state.broker(BrokerId(4)), None);
+        assert!(state.is_removed(BrokerId(4)));
         assert_eq!(register(&mut state, broker(4)), Outcome::Invalid);
-        assert_eq!(state.apply(&remove(4)), Outcome::Invalid);
+        assert_eq!(state.apply(&remove(4)), unknown(4));
         assert_eq!(State::from_image(&state.image()), Ok(state));
+    }
+
+    #[test]
+    fn the_last_broker_stays() {
+        let mut state = State::default();
+        register(&mut state, broker(1));
+        let last = Outcome::Obstructed(Obstacle::NoOtherBroker { broker: BrokerId(1) });
+        assert_eq!(state.apply(&Command::BrokerRemove { id: BrokerId(1) }), last);
+    }
+
+    /// Its first replica leads the lane in its epoch, and the set before counts no more.
+    fn lead_and_settle(state: &mut State, lane: LaneId) {
+        let record = state.lane(lane).expect("it is there");
+        let (epoch, broker) = (record.epoch, record.replicas[0].broker);
+        let position = crate::replica::Position::default();
+        state.apply(&Command::LaneLeader { lane, epoch, broker, position });
+        state.apply(&Command::LaneSettled { lane, epoch });
+    }
+
+    #[test]
+    fn a_broker_stays_while_its_word_counts_in_the_set_before_the_last_change() {
+        let mut state = cluster(4);
+        let remove = Command::BrokerRemove { id: BrokerId(1) };
+        let lane = LaneId(1);
+        for id in [LaneId(2), LaneId(3), LaneId(4), lane] {
+            lead_and_settle(&mut state, id);
+            let in_the_way = Obstacle::HasReplicas { lane, broker: BrokerId(1) };
+            assert_eq!(state.apply(&remove), Outcome::Obstructed(in_the_way));
+            let replicas = state.replicas_on(id, &[2, 3, 4].map(BrokerId)).expect("known");
+            let epoch = state.lane(id).expect("it is there").epoch.next();
+            let change = Command::LaneReplicas { lane: id, epoch, replicas };
+            assert_eq!(state.apply(&change), Outcome::Noted);
+            assert_eq!(state.apply(&remove), Outcome::Obstructed(in_the_way));
+            lead_and_settle(&mut state, id);
+        }
+        assert_eq!(state.apply(&remove), Outcome::Noted);
     }
 }

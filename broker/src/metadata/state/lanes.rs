@@ -530,7 +530,9 @@ pub(super) mod tests {
         let moving = record.moving.expect("from the leader to itself");
         assert_eq!(moving.to, broker);
         // Whoever is to come is needed, also if it has nothing yet.
-        assert_refused(&mut state, &Command::BrokerRemove { id: BrokerId(4) });
+        let id = BrokerId(4);
+        let needed = Outcome::Obstructed(Obstacle::HasReplicas { lane: LANE, broker: id });
+        assert_comes_to(&mut state, &Command::BrokerRemove { id }, needed);
         // Taken back, or passed over by an epoch without it, nothing of it stays.
         for command in [Command::LaneMove { lane: LANE, epoch: Epoch(1), to: None }, enter(2)] {
             let mut other = state.clone();

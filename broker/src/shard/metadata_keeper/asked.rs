@@ -133,6 +133,11 @@ impl Shard {
             return;
         };
         let asker = Asker::Peer { broker: from, token };
+        if let (0, Change::BrokerRegister { record }) = (token, &change)
+            && self.on_registration_heard(cx, from, record)
+        {
+            return;
+        }
         let refusal = match &self.keeper {
             Some(keeper) if !keeper.is_leading() => Some(NO_LEADER),
             _ => self.why_no_change(&change),

@@ -58,18 +58,24 @@ impl MetadataKeeper {
         }
     }
 
-    /// All entries were folded: the group goes on from them, or begins, if there was none.
+    /// All entries were folded: the group goes on from them. If there was none it begins, or this broker joins one.
     fn end_replay(&mut self, config: &ShardConfig, is_corrupt: bool, random: Random) {
         // A lost command may have given out ids: what is there is served, nothing is changed.
         self.is_failed |= is_corrupt;
         let fold = std::mem::take(&mut self.fold);
         let members = first_members(config);
+        let is_joiner = config.join;
         let config = group_config(config);
         if fold.is_empty() {
             if !self.is_failed {
-                let members = Members::of_voters(&members);
-                let image = self.state.image().into();
-                self.group = Some(Group::bootstrap(config, members, image, random));
+                self.group = Some(match is_joiner {
+                    true => Group::join(config, random),
+                    false => {
+                        let members = Members::of_voters(&members);
+                        let image = self.state.image().into();
+                        Group::bootstrap(config, members, image, random)
+                    }
+                });
             }
             return;
         }
@@ -174,6 +180,7 @@ impl Shard {
         }
         self.drain_group(cx);
         self.register_broker(cx);
+        self.keep_members(cx);
         self.hand_over_group(cx);
         self.expire_asked(cx);
     }
@@ -211,6 +218,9 @@ impl Shard {
         self.append_records(cx);
         if self.keeper.as_mut().is_some_and(|keeper| std::mem::take(&mut keeper.is_changed)) {
             self.publish_view(cx);
+        }
+        if self.keeper.as_mut().is_some_and(|keeper| std::mem::take(&mut keeper.are_members_new)) {
+            self.on_members_changed(cx);
         }
         if let Some(keeper) = self.keeper.as_mut().filter(|keeper| !keeper.replies.is_empty()) {
             for (broker, reply) in std::mem::take(&mut keeper.replies) {
@@ -337,6 +347,7 @@ impl MetadataKeeper {
                     Ok(state) => {
                         self.state = state;
                         self.is_changed = true;
+                        self.are_members_new = true;
                         // What it changed is not told: the next view follows no other.
                         self.published = u64::MAX;
                     }
@@ -358,7 +369,11 @@ impl MetadataKeeper {
                         failover.reset(now, self.led_by);
                     }
                 }
-                Output::Members { .. } => {}
+                Output::Members { context, .. } => {
+                    self.are_members_new = true;
+                    // Nobody waits for it.
+                    _ = context.and_then(|context| self.take_proposed(context));
+                }
             }
         }
         messages

@@ -1,5 +1,13 @@
-//! How a cluster begins: each broker registers until the metadata says of it what is true, and when all first
+//! How a cluster begins and grows: each broker registers until the metadata says of it what is true, and when all first
 //! brokers have, the leader deals the lanes.
+//!
+//! One that joins knows no leader. It tells those brokers that it knows, one after the other, and who hears of it passes it
+//! on, and tells it who else is there. When it is registered the others connect to it, and the leader makes it a member.
+//!
+//! ```text
+//! 4 → 1: I am 4, there      1 → 3 (leads): 4 is there      3: registered; all connect to 4, which is a learner
+//! 4 → 1: I am 4, there      1 → 4: 2 is there, 3 is there      3 → 4: all of the metadata      4 → 3: I have it
+//! ```
 
 use corelog_protocol::frame::FrameKind;
 use corelog_protocol::ids::{BrokerId, ShardId};
@@ -7,6 +15,7 @@ use corelog_protocol::ids::{BrokerId, ShardId};
 use super::{NotProposed, Proposer};
 use crate::memory::Memory;
 use crate::metadata::boot::boot;
+use crate::metadata::membership::member;
 use crate::metadata::{AskedChange, BrokerRecord, Change};
 use crate::shard::{Cx, Shard};
 
@@ -37,7 +46,7 @@ impl Shard {
         let is_known = keeper.state.broker(record.id).is_some_and(|known| {
             *known == BrokerRecord { directories: known.directories, ..record.clone() }
         });
-        if is_known || keeper.is_failed {
+        if is_known || keeper.is_failed || keeper.is_out || keeper.state.is_removed(record.id) {
             return;
         }
         if keeper.register_ticks > 0 {
@@ -51,6 +60,8 @@ impl Shard {
                 // Not now: it is tried again.
                 _ = self.propose(cx, Proposer::Nobody, &command);
             }
+        } else if keeper.is_joining() {
+            self.ask_to_join(cx, change);
         } else if let Some(leader) = keeper.leader_elsewhere() {
             let body = AskedChange { token: 0, change }.encode();
             let kind = FrameKind::PeerChange;
@@ -59,6 +70,67 @@ impl Shard {
             {
                 keeper.register_ticks = REGISTER_TICKS;
             }
+        }
+    }
+
+    /// Tells the next of the brokers that can be reached who would like to join.
+    fn ask_to_join<M: Memory>(&mut self, cx: &mut Cx<'_, M>, change: Change) {
+        let me = self.config.broker;
+        let others = self.config.cluster_brokers.iter().map(|(id, _)| *id);
+        let others: Vec<BrokerId> = others.filter(|id| *id != me).collect();
+        let body = AskedChange { token: 0, change }.encode();
+        for _ in 0..others.len() {
+            let Some(keeper) = &mut self.keeper else { return };
+            let Some(to) = others.get(keeper.join_turn % others.len()).copied() else { return };
+            keeper.join_turn += 1;
+            if self.send_peer(cx, to, ShardId(0), FrameKind::PeerChange, &body, &[]) {
+                if let Some(keeper) = &mut self.keeper {
+                    keeper.register_ticks = REGISTER_TICKS;
+                }
+                return;
+            }
+        }
+    }
+
+    /// A broker is told of, by itself or to one that joins. True: that is all, since this broker does not lead.
+    pub(super) fn on_registration_heard<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        from: BrokerId,
+        record: &BrokerRecord,
+    ) -> bool {
+        let Some(keeper) = &self.keeper else { return false };
+        let (is_leading, is_joining) = (keeper.is_leading(), keeper.is_joining());
+        let leader = keeper.leader_elsewhere().filter(|leader| *leader != from);
+        if record.id != from {
+            if is_joining {
+                self.peers.introduce(record.id, record.address);
+            }
+            return !is_leading;
+        }
+        // It may be a learner by now, and unable to answer. A voter knows the others, and may lead.
+        let is_voter = keeper.members().is_some_and(|members| members.is_voter(member(from)));
+        if !is_voter {
+            self.introduce_others(cx, from);
+        }
+        // It speaks of itself, so it is passed on once, and not around for ever.
+        if let Some(leader) = leader.filter(|_| !is_leading) {
+            let change = Change::BrokerRegister { record: record.clone() };
+            let body = AskedChange { token: 0, change }.encode();
+            self.send_peer(cx, leader, ShardId(0), FrameKind::PeerChange, &body, &[]);
+        }
+        !is_leading
+    }
+
+    /// Tells one that joins who is there: whoever leads must be answered, and it may know others only.
+    fn introduce_others<M: Memory>(&mut self, cx: &mut Cx<'_, M>, to: BrokerId) {
+        let Some(keeper) = &self.keeper else { return };
+        let others: Vec<BrokerRecord> =
+            keeper.state.brokers().filter(|record| record.id != to).cloned().collect();
+        for record in others {
+            let change = Change::BrokerRegister { record };
+            let body = AskedChange { token: 0, change }.encode();
+            self.send_peer(cx, to, ShardId(0), FrameKind::PeerChange, &body, &[]);
         }
     }
 
@@ -80,10 +152,13 @@ impl Shard {
     ) -> Result<(), NotProposed> {
         let own = self.own_record();
         let Some(keeper) = &self.keeper else { return Err(NotProposed::Later) };
+        let first = &self.config.cluster_brokers;
+        let is_first = |it: &&BrokerRecord| first.iter().any(|(id, _)| *id == it.id);
         let known: Vec<&BrokerRecord> = match self.config.is_clustered() {
             // Nobody asks where a broker alone is: it is not registered.
             false => vec![&own],
-            true => keeper.state.brokers().collect(),
+            // Not those that join already: they are no members yet.
+            true => keeper.state.brokers().filter(is_first).collect(),
         };
         let replicas = usize::from(self.config.replicas_default);
         let command = boot(&known, self.config.lanes_per_shard, replicas);

@@ -3,6 +3,7 @@
 use corelog_protocol::ErrorCode;
 use corelog_protocol::frame::FrameHeader;
 use corelog_protocol::ids::{BrokerId, Incarnation};
+use corelog_protocol::message::ErrorReply;
 use corelog_protocol::peer::{PEER_VERSION, PeerHello, PeerHelloReply, PeerIdentity};
 
 use super::LinkState;
@@ -11,9 +12,13 @@ use crate::memory::Memory;
 use crate::session::{Phase, Role};
 use crate::shard::event::Conn;
 use crate::shard::message::Refusal;
+use crate::shard::metadata_keeper::REMOVED;
 use crate::shard::receive::Flow;
 use crate::shard::{Cx, Shard};
 use crate::time::Nanos;
+
+/// Reasons that are logged in one life.
+const REFUSALS_LOGGED_MAX: usize = 16;
 
 impl Shard {
     fn identity(&self) -> PeerIdentity {
@@ -42,9 +47,8 @@ impl Shard {
         hello: &PeerHello,
     ) -> Flow {
         let from = hello.from;
-        if let Err(reason) = self.meet(&from) {
+        if let Err(refusal) = self.meet(&from) {
             self.counters.peer_hellos_refused += 1;
-            let refusal = Refusal::new(ErrorCode::WrongCluster, reason);
             self.refuse_conn(cx, conn, header.correlation, header.kind.to_wire(), refusal);
             self.close(cx, conn, true);
             return Flow::Done;
@@ -106,31 +110,61 @@ impl Shard {
     }
 
     /// Whether it is who it says, as far as that is known here. Remembers it if it is.
-    fn meet(&mut self, from: &PeerIdentity) -> Result<(), &'static str> {
+    fn meet(&mut self, from: &PeerIdentity) -> Result<(), Refusal> {
+        let refuse = |reason| Err(Refusal::new(ErrorCode::WrongCluster, reason));
         if !self.config.is_clustered() {
-            return Err("this broker is alone");
+            return refuse("this broker is alone");
         }
         if from.cluster != self.config.cluster {
-            return Err("a broker of another cluster");
+            return refuse("a broker of another cluster");
         }
         if from.broker == self.config.broker {
-            return Err("this broker's own number");
+            return refuse("this broker's own number");
+        }
+        if self.is_gone(from.broker) {
+            return Err(REMOVED);
         }
         if self.known_incarnation(from.broker).is_some_and(|known| known != from.incarnation) {
-            return Err("this broker number is of another incarnation");
+            return refuse(
+                "this broker number is of another incarnation: its disk is not the one that it had",
+            );
         }
         if self.peers.met.len() >= PEERS_MET_MAX && !self.peers.met.contains_key(&from.broker) {
-            return Err("too many brokers");
+            return refuse("too many brokers");
         }
         self.peers.met.insert(from.broker, from.incarnation);
         Ok(())
     }
 
-    /// As the metadata says, or else from the first meeting in this life.
+    /// As the metadata says. Of one that is listed and not registered yet, from the first meeting in this life: it may
+    /// have voted. Who joins and is not registered has promised nothing, so its disk may be another one by now.
     fn known_incarnation(&self, broker: BrokerId) -> Option<Incarnation> {
         if let Some(record) = self.view.broker(broker) {
             return Some(record.incarnation);
         }
-        self.peers.met.get(&broker).copied()
+        let mut listed = self.config.cluster_brokers.iter();
+        let is_listed = listed.any(|(id, _)| *id == broker);
+        self.peers.met.get(&broker).copied().filter(|_| is_listed)
+    }
+
+    /// The broker that was dialed wants nothing of this one.
+    pub(super) fn on_hello_refused<M: Memory>(
+        &mut self,
+        cx: &mut Cx<'_, M>,
+        by: BrokerId,
+        error: &ErrorReply,
+    ) {
+        // Of shards that are not the first nothing is known that shard 0 does not hear as well.
+        if self.keeper.is_none() {
+            return;
+        }
+        if error.code == ErrorCode::BrokerRemoved {
+            return self.leave_cluster(cx);
+        }
+        let refusals = &mut self.peers.refusals;
+        if refusals.len() < REFUSALS_LOGGED_MAX && refusals.insert(error.message.clone()) {
+            let reason = &error.message;
+            tracing::error!(%by, %reason, "another broker refuses this one, which takes no part with it");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What other brokers say, handed on by its kind.
 
 use corelog_protocol::frame::{FrameHeader, FrameKind};
+use corelog_protocol::message::ErrorReply;
 use corelog_protocol::peer::PeerHelloReply;
 
 use super::dialing::is_answer;
@@ -47,6 +48,10 @@ impl Shard {
             FrameKind::PeerHelloReply => PeerHelloReply::decode(control).ok(),
             _ => None,
         };
+        let refusal = match header.kind {
+            FrameKind::Error => ErrorReply::decode(control).ok(),
+            _ => None,
+        };
         match reply {
             Some(reply) if !is_greeted && header.payload_len == 0 => {
                 self.on_peer_hello_reply(cx, conn, place, &reply);
@@ -56,6 +61,9 @@ impl Shard {
             _ => {
                 if is_answer(header.kind) {
                     self.counters.peer_errors += 1;
+                    if let Some(error) = refusal {
+                        self.on_hello_refused(cx, place.0, &error);
+                    }
                 } else {
                     self.counters.frames_malformed += 1;
                 }

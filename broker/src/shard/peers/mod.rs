@@ -14,7 +14,7 @@ mod incoming;
 mod send;
 mod wanted;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use corelog_protocol::ids::{BrokerId, Incarnation, ShardId};
@@ -23,6 +23,7 @@ use corelog_protocol::peer::PeerIdentity;
 use super::event::{Conn, DialId};
 use super::{Cx, Shard};
 use crate::memory::Memory;
+use crate::metadata::BROKERS_MAX;
 use crate::time::{Monotonic, Nanos};
 
 /// A shard of another broker.
@@ -43,6 +44,10 @@ pub(super) struct Peers {
     next_dial: u64,
     /// The control part of the frame that is being handed on.
     control: Vec<u8>,
+    /// Of a broker that joins: where others are, until it has a view.
+    introduced: BTreeMap<BrokerId, SocketAddr>,
+    /// What others say why they want nothing of this broker: each reason is logged once.
+    refusals: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -81,11 +86,29 @@ impl Default for Peers {
             due_at: Monotonic(u64::MAX),
             next_dial: 0,
             control: Vec::new(),
+            introduced: BTreeMap::new(),
+            refusals: BTreeSet::new(),
         }
     }
 }
 
 impl Peers {
+    /// Which links there shall be is to be looked at again, whatever the version of the view.
+    pub fn look_again(&mut self) {
+        self.version = None;
+    }
+
+    /// Somebody has told where a broker is, which the view does not say yet.
+    pub fn introduce(&mut self, broker: BrokerId, address: SocketAddr) {
+        let is_new = self.introduced.insert(broker, address) != Some(address);
+        if self.introduced.len() > BROKERS_MAX {
+            self.introduced.pop_last();
+        }
+        if is_new {
+            self.look_again();
+        }
+    }
+
     /// Links over which something can be sent.
     pub fn links_up(&self) -> u64 {
         self.links.values().filter(|link| matches!(link.state, LinkState::Up { .. })).count() as u64

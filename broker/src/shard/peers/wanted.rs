@@ -20,6 +20,10 @@ impl Shard {
             for &(id, address) in &self.config.cluster_brokers {
                 wanted.insert((id, ShardId(0)), address);
             }
+            if self.view.version() == 0 {
+                let introduced = self.peers.introduced.iter();
+                wanted.extend(introduced.map(|(&id, &address)| ((id, ShardId(0)), address)));
+            }
             for broker in self.view.state().brokers() {
                 wanted.insert((broker.id, ShardId(0)), broker.address);
             }
@@ -32,7 +36,9 @@ impl Shard {
                 }
             }
         }
-        wanted.retain(|(id, _), _| *id != self.config.broker);
+        // A broker that was removed speaks to nobody, and nobody to it, once its word is not needed any more.
+        let is_out = self.has_left();
+        wanted.retain(|(id, _), _| *id != self.config.broker && !is_out && !self.is_gone(*id));
         wanted
     }
 
@@ -52,6 +58,12 @@ impl Shard {
                 // Closed when it comes: nobody knows it any more.
                 LinkState::Waiting { .. } | LinkState::Dialing { .. } => {}
             }
+        }
+        let incoming = self.peers.incoming.iter();
+        let strangers: Vec<_> =
+            incoming.filter(|((id, _), _)| self.is_gone(*id)).map(|(_, conn)| *conn).collect();
+        for conn in strangers {
+            self.close(cx, conn, false);
         }
         for (place, address) in wanted {
             let new = || Link {

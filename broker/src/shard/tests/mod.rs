@@ -9,6 +9,7 @@ mod forwarding;
 mod idempotence;
 mod keepers;
 mod lifecycle;
+mod members;
 mod moving;
 mod peers;
 mod polling;

@@ -16,9 +16,9 @@ use crate::shard::event::Event;
 use crate::sim::cluster::{Cluster, number};
 use crate::time::Nanos;
 
-struct Story {
-    cluster: Cluster,
-    partitions: Vec<(PartitionId, LaneId)>,
+pub(super) struct Story {
+    pub(super) cluster: Cluster,
+    pub(super) partitions: Vec<(PartitionId, LaneId)>,
     /// What was acknowledged at the level `leader_memory`: partition, offset, value.
     acked: Vec<(PartitionId, u64, String)>,
     refused: u32,
@@ -27,12 +27,12 @@ struct Story {
 
 impl Story {
     /// Three brokers with a topic that has a partition in each of three lanes.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::of(3)
     }
 
     /// The same of more brokers.
-    fn of(brokers: usize) -> Self {
+    pub(super) fn of(brokers: usize) -> Self {
         let mut cluster = Cluster::new(brokers);
         cluster.pass(Nanos::from_secs(3));
         let client = cluster.world(0).client(0);
@@ -49,23 +49,23 @@ impl Story {
     }
 
     /// What the brokers that are alive know best.
-    fn lane(&self, id: LaneId) -> LaneRecord {
+    pub(super) fn lane(&self, id: LaneId) -> LaneRecord {
         let alive = self.cluster.brokers.iter().filter(|member| member.is_alive);
         let views = alive.map(|member| member.world.nodes[0].shard.view());
         let view = views.max_by_key(|view| view.version()).unwrap();
         view.lane(id).unwrap().clone()
     }
 
-    fn leader(&self, id: LaneId) -> Option<usize> {
+    pub(super) fn leader(&self, id: LaneId) -> Option<usize> {
         self.lane(id).leader_id().map(|id| id.0 as usize - 1)
     }
 
-    fn leaders(&self) -> Vec<Option<usize>> {
+    pub(super) fn leaders(&self) -> Vec<Option<usize>> {
         self.partitions.iter().map(|(_, lane)| self.leader(*lane)).collect()
     }
 
     /// The broker that leads the metadata.
-    fn keeper(&self) -> usize {
+    pub(super) fn keeper(&self) -> usize {
         let leads = |at: &usize| {
             let member = &self.cluster.brokers[*at];
             member.is_alive && member.world.nodes[0].shard.is_leading_metadata()
@@ -74,7 +74,7 @@ impl Story {
     }
 
     /// Asks this broker for an operation, as a user does.
-    fn ask(
+    pub(super) fn ask(
         &mut self,
         broker: usize,
         operation: Operation,
@@ -90,14 +90,14 @@ impl Story {
         OperateReply::decode(&frame.control).unwrap().result
     }
 
-    fn operate(&mut self, operation: Operation) {
+    pub(super) fn operate(&mut self, operation: Operation) {
         let keeper = self.keeper();
         let version = self.ask(keeper, operation, false).expect("nothing is in its way");
         assert!(version > 0);
     }
 
     /// What this broker says of the cluster.
-    fn status(&mut self, broker: usize) -> ClusterStatusReply {
+    pub(super) fn status(&mut self, broker: usize) -> ClusterStatusReply {
         let client = self.cluster.world(broker).client(0);
         self.cluster.world(broker).ask(client, 4, &ClusterStatus);
         self.cluster.run();
@@ -108,7 +108,7 @@ impl Story {
     }
 
     /// A batch to each partition, where its leader is by what is known.
-    fn load(&mut self) {
+    pub(super) fn load(&mut self) {
         for (partition, lane) in self.partitions.clone() {
             let Some(leader) = self.leader(lane) else { continue };
             if !self.cluster.brokers[leader].is_alive {
@@ -133,7 +133,7 @@ impl Story {
     }
 
     /// Time passes under load.
-    fn go_on(&mut self, rounds: u32) {
+    pub(super) fn go_on(&mut self, rounds: u32) {
         for _ in 0..rounds {
             self.load();
             self.cluster.pass(Nanos::from_millis(50));
@@ -141,7 +141,7 @@ impl Story {
     }
 
     /// Everything acknowledged is there, and batches are taken.
-    fn check(&mut self) {
+    pub(super) fn check(&mut self) {
         self.cluster.pass(Nanos::from_secs(2));
         let (acked, refused) = (self.acked.len(), self.refused);
         self.load();
@@ -171,7 +171,7 @@ impl Story {
     }
 
     /// A lane that is led by another broker than this one, its leader, and the third broker.
-    fn lane_away_from(&self, broker: usize) -> (LaneId, usize, usize) {
+    pub(super) fn lane_away_from(&self, broker: usize) -> (LaneId, usize, usize) {
         let found = self.partitions.iter().find_map(|(_, lane)| {
             let leader = self.leader(*lane).filter(|leader| *leader != broker)?;
             let target = (0..3).find(|at| *at != leader && *at != broker)?;
@@ -181,11 +181,11 @@ impl Story {
     }
 
     /// From now on only this lane's partition is written and looked at.
-    fn only(&mut self, lane: LaneId) {
+    pub(super) fn only(&mut self, lane: LaneId) {
         self.partitions.retain(|(_, other)| *other == lane);
     }
 
-    fn begin_move(&mut self, lane: LaneId, target: usize) {
+    pub(super) fn begin_move(&mut self, lane: LaneId, target: usize) {
         let leader = self.leader(lane).expect("it is led");
         let (epoch, to) = (self.lane(lane).epoch, vec![number(target)]);
         // As a leader does that had better not lead.

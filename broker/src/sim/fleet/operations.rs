@@ -104,6 +104,7 @@ fn begun_name(operation: &Operation) -> &'static str {
         Operation::Drain { .. } => "drains begun",
         Operation::Undrain { .. } => "drains ended",
         Operation::Replace { .. } => "changes of replicas begun",
+        Operation::Remove { .. } => "removals begun",
     }
 }
 
@@ -113,5 +114,6 @@ fn done_name(operation: &Operation) -> &'static str {
         Operation::Drain { .. } => "drains done",
         Operation::Undrain { .. } => "drains seen to have ended",
         Operation::Replace { .. } => "changes of replicas done",
+        Operation::Remove { .. } => "removals done",
     }
 }

@@ -295,3 +295,95 @@ fn what_no_member_says_is_refused() {
     assert_eq!(refused, Err(Refused::NotAMember));
     committed(&mut rig, leader);
 }
+
+/// A leader that is cut off, and the two that go on without it, with the fourth that waits to be added.
+fn cut_off_leader(seed: u64) -> (Rig, u64, u64) {
+    let mut rig = Rig::new(seed, 4, 3);
+    let old = rig.elect();
+    committed(&mut rig, old);
+    for node in 1..=4 {
+        rig.cut.insert((old, node));
+        rig.cut.insert((node, old));
+    }
+    let new = loop {
+        rig.run(10);
+        let leads = |node: &u64| {
+            *node != old && rig.nodes[node].group.as_ref().unwrap().status().role == Role::Leader
+        };
+        if let Some(new) = (1..=3).find(leads) {
+            break new;
+        }
+    };
+    (rig, old, new)
+}
+
+#[test]
+fn an_old_leader_that_is_removed_while_it_is_cut_off_neither_commits_nor_is_elected() {
+    let mut rig = Rig::new(13, 4, 3);
+    let old = rig.elect();
+    committed(&mut rig, old);
+    for node in 1..=4 {
+        rig.cut.insert((old, node));
+        rig.cut.insert((node, old));
+    }
+    // It does not know yet, and would change the members as well.
+    let lost = rig.propose(old).expect("it leads, as far as it knows");
+    rig.change(old, &[Change::AddVoter(id(4))]).expect("it leads, as far as it knows");
+    rig.run(60);
+    let new = rig.elect();
+    assert_ne!(new, old);
+    rig.change(new, &[Change::AddLearner(id(4))]).unwrap();
+    rig.run(30);
+    rig.change(new, &[Change::AddVoter(id(4)), Change::Remove(id(old))]).unwrap();
+    rig.run(60);
+    let members = rig.group(new).members().clone();
+    assert!(!members.is_joint() && members.voters.len() == 3 && !members.is_voter(id(old)));
+    let command = committed(&mut rig, new);
+    // Now it hears the others again, and they it. Its own members still have it, and the other two of three.
+    rig.cut.clear();
+    let term = rig.group(new).status().term;
+    rig.run(300);
+    assert!(!rig.is_acknowledged(lost) && rig.is_acknowledged(command));
+    assert_ne!(rig.group(old).status().role, Role::Leader);
+    let status = rig.group(new).status();
+    assert_eq!((status.role, status.term), (Role::Leader, term), "who was removed disturbs nobody");
+    // Even with one of its friends gone it is nobody's leader, and the others go on.
+    let friend = (1..=3).find(|node| ![old, new].contains(node)).unwrap();
+    rig.crash(friend);
+    committed(&mut rig, new);
+    rig.run(100);
+    assert_ne!(rig.group(old).status().role, Role::Leader);
+}
+
+#[test]
+fn no_change_of_the_members_begins_before_the_last_one_is_applied_also_under_the_next_leader() {
+    let (mut rig, old, new) = cut_off_leader(14);
+    let friend = (1..=3).find(|node| ![old, new].contains(node)).unwrap();
+    // The change is in the log of the leader alone when it goes.
+    rig.cut.insert((new, friend));
+    rig.change(new, &[Change::AddLearner(id(4))]).unwrap();
+    for changes in
+        [&[Change::Remove(id(old))][..], &[Change::AddVoter(id(4)), Change::Remove(id(old))]]
+    {
+        assert_eq!(rig.change(new, changes), Err(ProposeError::Busy));
+    }
+    rig.run(3);
+    assert_eq!(rig.change(new, &[Change::Remove(id(old))]), Err(ProposeError::Busy));
+    rig.cut.remove(&(new, friend));
+    rig.run(20);
+    let leader = rig.elect();
+    assert_eq!(rig.group(leader).members().learners, [id(4)]);
+    // A restart in between changes nothing.
+    rig.change(leader, &[Change::AddVoter(id(4)), Change::Remove(id(old))]).unwrap();
+    assert_eq!(rig.change(leader, &[Change::Remove(id(friend))]), Err(ProposeError::Busy));
+    rig.crash(leader);
+    rig.run(60);
+    rig.start(leader);
+    rig.cut.clear();
+    rig.run(60);
+    let leader = rig.elect();
+    let members = rig.group(leader).members().clone();
+    assert!(!members.is_joint(), "{members:?}");
+    committed(&mut rig, leader);
+    assert!(rig.agreement(&members.voters).is_some());
+}
