@@ -1,6 +1,7 @@
 //! What can go wrong, and what the caller may conclude from it.
 
 use crate::compression::PackFault;
+use crate::plan::NoPlan;
 use corelog_protocol::ErrorCode;
 use corelog_protocol::ids::{LaneId, Offset};
 use corelog_protocol::message::Obstacle;
@@ -38,6 +39,9 @@ pub enum Error {
     Refused(Refusal),
     /// This is in the way of an operation, and nothing was changed.
     Obstructed(Obstacle),
+    /// What was wanted cannot be done in any order of operations. Nothing was changed by this, though earlier steps may
+    /// have been carried out.
+    NoPlan(NoPlan),
     /// An operation was begun and has not come about in time: these lanes are left. It may go on by itself.
     Unfinished {
         lanes: Vec<LaneId>,
@@ -108,6 +112,7 @@ impl Error {
             | Self::Protocol(_) => true,
             Self::Refused(refusal) => refusal.code.may_retry(),
             Self::Obstructed(obstacle) => obstacle.is_passing(),
+            Self::NoPlan(why) => *why == NoPlan::NobodyKnows,
             _ => false,
         }
     }
@@ -137,6 +142,7 @@ impl fmt::Display for Error {
                 write!(f, "the broker refused: {}: {}", refusal.code, refusal.message)
             }
             Self::Obstructed(obstacle) => write!(f, "{obstacle}"),
+            Self::NoPlan(why) => write!(f, "{why}"),
             Self::Unfinished { lanes } if lanes.is_empty() => {
                 f.write_str("the operation was begun, and is not over in time")
             }

@@ -20,6 +20,7 @@ pub mod glommio;
 mod leader;
 mod operation;
 mod partition;
+mod plan;
 mod record;
 #[cfg(any(feature = "thread", feature = "glommio"))]
 mod seed;
@@ -45,9 +46,10 @@ pub use error::{Error, Refusal};
 pub use leader::Leader;
 pub use operation::{PlannedMove, Standing, planned_moves, standing};
 pub use partition::{Partitioner, murmur2, partition_of_key};
+pub use plan::{NoPlan, plan_balance, plan_removal};
 pub use record::Record;
 #[cfg(feature = "thread")]
 pub use thread::{
-    Admin, Batches, Builder, CallbackProducer, Client, ConsumeError, Consumer, Delivery, Producer,
-    Records, Report,
+    Admin, Batches, Builder, CallbackProducer, Client, ConsumeError, Consumer, Delivery,
+    PlanProgress, Producer, Records, Report,
 };

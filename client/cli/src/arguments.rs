@@ -131,6 +131,27 @@ pub enum ClusterCommand {
         #[command(flatten)]
         how: How,
     },
+    /// Remove a broker for good, whether it is alive or not: its lanes are put on others, one after the other, then the
+    /// cluster forgets it. Nothing that was acknowledged is lost. Interrupted, it goes on when it is called again.
+    ///
+    /// A broker whose disk is lost is replaced so: start one with a number that none had before and `join = true`, then
+    /// remove the old one onto the new.
+    Remove {
+        /// The broker.
+        #[arg(value_name = "BROKER")]
+        number: u32,
+        /// Put its lanes on these only. Without, each goes where the fewest are, apart by racks.
+        #[arg(long, value_name = "BROKERS", value_delimiter = ',')]
+        onto: Vec<u32>,
+        #[command(flatten)]
+        how: PlanHow,
+    },
+    /// Spread lanes and who leads them over the brokers that are there, as after one was added. Nothing that was
+    /// acknowledged is lost. Interrupted, it goes on when it is called again.
+    Balance {
+        #[command(flatten)]
+        how: PlanHow,
+    },
     /// Let a drained broker lead again. It gets back the lanes that prefer it once it has kept up for 5 s.
     Undrain {
         /// The broker.
@@ -163,6 +184,17 @@ pub struct How {
     pub no_wait: bool,
     /// How long it may take until it is done.
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = span)]
+    pub patience: Duration,
+}
+
+/// How a plan of several changes is made.
+#[derive(Args, Debug)]
+pub struct PlanHow {
+    /// Say which steps there would be, and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How long each step may take: the copy of a lane, say.
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = span)]
     pub patience: Duration,
 }
 

@@ -1,5 +1,7 @@
 //! `corelog cluster`: brokers and lanes, and planned changes of who leads what.
 
+mod plan;
+
 use std::io::{self, Write};
 
 use corelog::{
@@ -34,6 +36,10 @@ pub fn run(context: &Context, output: &mut Output, command: ClusterCommand) -> R
         ClusterCommand::Undrain { number, how } => {
             (Operation::Undrain { broker: BrokerId(number) }, how)
         }
+        ClusterCommand::Remove { number, onto, how } => {
+            return plan::remove(context, output, &admin, (number, &onto), &how);
+        }
+        ClusterCommand::Balance { how } => return plan::balance(context, output, &admin, &how),
     };
     operate(context, output, &admin, &operation, &how)
 }
@@ -132,10 +138,10 @@ fn done(operation: &Operation, moves: &[PlannedMove]) -> String {
         Operation::Drain { broker } => {
             format!("broker {broker} leads nothing, until `corelog cluster undrain {broker}`")
         }
-        Operation::Remove { broker } => format!("broker {broker} is removed for good"),
         Operation::Undrain { broker } if moves.is_empty() => {
             format!("broker {broker} may lead again")
         }
+        Operation::Remove { broker } => format!("broker {broker} is removed for good"),
         Operation::Undrain { broker } => {
             let lanes = lanes_text(moves.iter().map(|planned| planned.lane));
             format!(
@@ -195,8 +201,13 @@ fn moves_json(moves: &[PlannedMove], after: Option<&ClusterStatusReply>) -> Vec<
 }
 
 fn brokers_text(brokers: &[BrokerId]) -> String {
-    let brokers: Vec<String> = brokers.iter().map(ToString::to_string).collect();
-    format!("brokers {}", brokers.join(", "))
+    match brokers {
+        [broker] => format!("broker {broker}"),
+        brokers => {
+            let brokers: Vec<String> = brokers.iter().map(ToString::to_string).collect();
+            format!("brokers {}", brokers.join(", "))
+        }
+    }
 }
 
 fn lanes_text(lanes: impl Iterator<Item = LaneId>) -> String {
@@ -221,6 +232,13 @@ fn status(context: &Context, output: &mut Output, admin: &Admin) -> Result<(), F
         count(status.version),
         status.me
     ))?;
+    if !status.voters.is_empty() {
+        let told = match &status.learners[..] {
+            [] => String::new(),
+            learners => format!(", and told to {}", brokers_text(learners)),
+        };
+        output.line(&format!("it is decided by {}{told}", brokers_text(&status.voters)))?;
+    }
     let columns = [
         ("BROKER", Column::Number),
         ("ADDRESS", Column::Text),
@@ -321,6 +339,8 @@ fn status_json(status: &ClusterStatusReply) -> Value {
     json!({
         "version": status.version, "me": status.me.0,
         "metadata_leader": status.metadata_leader.map(|id| id.0),
+        "voters": status.voters.iter().map(|id| id.0).collect::<Vec<_>>(),
+        "learners": status.learners.iter().map(|id| id.0).collect::<Vec<_>>(),
         "brokers": status.brokers.iter().map(broker).collect::<Vec<_>>(),
         "lanes": status.lanes.iter().map(lane).collect::<Vec<_>>(),
     })

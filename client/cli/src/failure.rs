@@ -3,7 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
-use corelog::{ConsumeError, Error, ErrorCode, Obstacle};
+use corelog::{ConsumeError, Error, ErrorCode, NoPlan, Obstacle};
 
 /// For `corelog --help`, and the README.
 pub const EXIT_CODES: &str = "\
@@ -102,6 +102,20 @@ impl Failure {
                 match obstacle.is_passing() {
                     true => failure.fix("try again in a moment"),
                     false => failure,
+                }
+            }
+            Error::NoPlan(NoPlan::UnknownBroker { .. }) => {
+                Self::new(Exit::NotFound, what(&error.to_string()))
+                    .fix("`corelog cluster status` shows what there is")
+            }
+            Error::NoPlan(why) => {
+                let failure = Self::new(Exit::Refused, what(&format!("not done: {why}")));
+                match why {
+                    NoPlan::NoPlace { .. } => {
+                        failure.fix("start another broker with `join = true`, or undrain one")
+                    }
+                    NoPlan::NobodyKnows => failure.fix("try again in a moment"),
+                    _ => failure,
                 }
             }
             Error::Unfinished { .. } => Self::new(Exit::Unknown, what(&error.to_string()))

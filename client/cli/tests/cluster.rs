@@ -178,3 +178,63 @@ fn an_operator_sees_the_cluster_and_changes_who_leads() {
     let lead_by_3 = ["cluster", "transfer", "--lane", &lane, "--to", "3", "--patience", "2s"];
     host.refused(&lead_by_3, 1, "nothing is heard of broker 3");
 }
+
+#[test]
+fn an_operator_adds_a_broker_and_removes_another() {
+    let Some(mut host) = Host::start() else { return };
+    host.wait_until_settled();
+    host.refused(&["cluster", "remove", "9"], 4, "no broker 9");
+    host.refused(&["cluster", "remove", "1"], 1, "no other broker");
+    assert!(host.ok(&["cluster", "balance", "--dry-run"]).contains("nothing would change"));
+
+    host.cluster.as_mut().expect("it runs").join().expect("it starts");
+    let limit = Instant::now() + PATIENCE;
+    let is_there = |status: &Value| status["learners"] == serde_json::json!([4]);
+    while !is_there(&host.status()) {
+        assert!(Instant::now() < limit, "not in time: {}", host.status());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let table = host.ok(&["cluster", "status"]);
+    assert!(table.contains("decided by brokers 1, 2, 3, and told to broker 4"), "{table}");
+    let before = host.status();
+    let planned = host.ok(&["cluster", "balance", "--dry-run"]);
+    assert!(planned.contains("broker 4 gets a copy"), "{planned}");
+    assert_eq!(host.status()["lanes"], before["lanes"]);
+    let ran = host.run(&["cluster", "balance"]);
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains("balanced"), "{}", ran.stdout);
+    assert!(
+        ran.stderr.contains("broker 4 gets a copy") && ran.stderr.contains("left)"),
+        "{}",
+        ran.stderr
+    );
+    let has = |status: &Value, id: u64| {
+        let lanes = status["lanes"].as_array().expect("lanes").clone();
+        let has = |lane: &&Value| {
+            let replicas = lane["replicas"].as_array().expect("replicas");
+            replicas.iter().any(|replica| replica["broker"] == id)
+        };
+        lanes.iter().filter(has).count()
+    };
+    let status = host.status();
+    assert_eq!((1..=4).map(|id| has(&status, id)).sum::<usize>(), 18);
+    assert!((1..=4).all(|id| (4..=5).contains(&has(&status, id))), "{status}");
+
+    host.refused(&["cluster", "remove", "1", "--onto", "9"], 4, "no broker 9");
+    let planned = host.ok(&["cluster", "remove", "1", "--dry-run"]);
+    assert!(planned.contains("broker 1 is removed for good"), "{planned}");
+    assert_eq!(host.status()["brokers"].as_array().expect("brokers").len(), 4);
+    let said: Value =
+        serde_json::from_str(&host.ok(&["cluster", "remove", "1", "--json"])).expect("JSON");
+    assert_eq!(said["done"], true);
+    let last = said["steps"].as_array().expect("steps").last().expect("a step").clone();
+    assert_eq!(last, serde_json::json!({ "operation": "remove", "broker": 1 }));
+    let status = host.status();
+    let ids: Vec<_> =
+        status["brokers"].as_array().expect("brokers").iter().map(|it| it["id"].clone()).collect();
+    assert_eq!(ids, [2, 3, 4]);
+    assert_eq!(status["voters"], serde_json::json!([2, 3, 4]));
+    assert_eq!((2..=4).map(|id| has(&status, id)).collect::<Vec<_>>(), [6, 6, 6]);
+    // It is gone: that is said, and nothing else happens.
+    host.refused(&["cluster", "remove", "1"], 4, "no broker 1");
+}

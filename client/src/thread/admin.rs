@@ -4,7 +4,7 @@ use super::Inner;
 use super::signal::Signal;
 use crate::engine::{AdminReply, AdminRequest, PartitionOffsets, Position};
 use crate::{
-    ClusterStatusReply, Error, Operation, Standing, StatusReply, TopicChanges, TopicInfo,
+    ClusterStatusReply, Error, NoPlan, Operation, Standing, StatusReply, TopicChanges, TopicInfo,
     TopicSettings, TopicSummary, standing,
 };
 use std::sync::Arc;
@@ -16,6 +16,16 @@ use std::time::{Duration, Instant};
 pub struct Admin {
     inner: Arc<Inner>,
     timeout: Duration,
+}
+
+/// How far a plan is.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanProgress<'a> {
+    /// What is left, the step that is under way or about to begin first.
+    pub steps: &'a [Operation],
+    pub status: &'a ClusterStatusReply,
+    /// Of the first step.
+    pub standing: &'a Standing,
 }
 
 impl Admin {
@@ -219,6 +229,94 @@ impl Admin {
                     return Err(Error::Unfinished { lanes: left.unwrap_or_default() });
                 }
                 thread::sleep(POLL);
+            }
+        }
+    }
+
+    /// Carries out the first step of a plan, makes the plan anew of what has come of it, and so on until nothing is left to
+    /// do. What is under way already is waited for and not begun again, so an interrupted plan goes on. Each step may take
+    /// `patience`; what is in the way of one and does not pass by itself is waited for 3 s at most.
+    ///
+    /// `told` hears each step before it, and each status that shows it under way.
+    ///
+    /// # Errors
+    /// [`Error::NoPlan`]; or what kept a step from being done, as in [`Self::carry_out`]. The steps before are done.
+    pub fn carry_out_plan(
+        &self,
+        plan: impl Fn(&ClusterStatusReply) -> Result<Vec<Operation>, NoPlan>,
+        patience: Duration,
+        mut told: impl FnMut(&PlanProgress<'_>),
+    ) -> Result<ClusterStatusReply, Error> {
+        const POLL: Duration = Duration::from_millis(100);
+        const OBSTACLE_PATIENCE: Duration = Duration::from_secs(3);
+        // The step that was first last time, and since when it is.
+        let mut first: Option<Operation> = None;
+        let mut since = Instant::now();
+        let mut obstructed_since: Option<Instant> = None;
+        // Another broker may know less than the one before.
+        let mut version = 0;
+        loop {
+            let status = match self.cluster() {
+                Ok(status) if status.version >= version => status,
+                Err(error) if !error.may_retry() || since.elapsed() >= patience => {
+                    return Err(error);
+                }
+                _ => {
+                    thread::sleep(POLL);
+                    continue;
+                }
+            };
+            version = status.version;
+            // Of a broker that is gone there is no plan any more.
+            let is_removal = matches!(first, Some(Operation::Remove { .. }));
+            if is_removal
+                && first.as_ref().is_some_and(|it| standing(it, &status) == Standing::Done)
+            {
+                return Ok(status);
+            }
+            let steps = match plan(&status) {
+                Ok(steps) => steps,
+                Err(why) if why == NoPlan::NobodyKnows && since.elapsed() < patience => {
+                    thread::sleep(POLL);
+                    continue;
+                }
+                Err(why) => return Err(Error::NoPlan(why)),
+            };
+            let Some(step) = steps.first() else { return Ok(status) };
+            if first.as_ref() != Some(step) {
+                first = Some(step.clone());
+                since = Instant::now();
+                obstructed_since = None;
+            }
+            let left = patience.saturating_sub(since.elapsed());
+            let now = standing(step, &status);
+            told(&PlanProgress { steps: &steps, status: &status, standing: &now });
+            if matches!(now, Standing::UnderWay { .. }) {
+                if left.is_zero() {
+                    return Err(Error::Unfinished { lanes: Vec::new() });
+                }
+                thread::sleep(POLL);
+                continue;
+            }
+            let done = self.carry_out(step, left, |status, standing| {
+                told(&PlanProgress { steps: &steps, status, standing });
+            });
+            match done {
+                Ok(after) => {
+                    version = version.max(after.version);
+                    obstructed_since = None;
+                }
+                // Another leader, say, or a target that is gone: the next plan may have another step.
+                Err(Error::Obstructed(obstacle)) => {
+                    let since = obstructed_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= OBSTACLE_PATIENCE {
+                        return Err(Error::Obstructed(obstacle));
+                    }
+                    thread::sleep(POLL);
+                }
+                // Whether it was begun shows the next status.
+                Err(error) if error.may_retry() && !left.is_zero() => thread::sleep(POLL),
+                Err(error) => return Err(error),
             }
         }
     }

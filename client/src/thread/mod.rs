@@ -12,7 +12,7 @@ mod socket;
 mod stream;
 mod telling;
 
-pub use admin::Admin;
+pub use admin::{Admin, PlanProgress};
 pub use consumer::{ConsumeError, Consumer, Records};
 pub use delivery::{Delivery, Report};
 pub use producer::{CallbackProducer, Producer};

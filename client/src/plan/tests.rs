@@ -1,0 +1,247 @@
+//! A status, and the steps that follow from it. The model of the tests carries each step out as a cluster does.
+
+use super::*;
+use corelog_protocol::ids::{Epoch, Incarnation};
+use corelog_protocol::message::{BrokerStatus, ReplicaStatus};
+
+/// Lanes as their replicas in order, "123 231": the first leads. Racks in the order of the brokers, "abc", "-" for none.
+fn status(lanes: &str, racks: &str) -> ClusterStatusReply {
+    let broker = |(id, rack): (u32, char)| BrokerStatus {
+        id: BrokerId(id),
+        address: ([127, 0, 0, 1], 7420).into(),
+        rack: if rack == '-' { String::new() } else { rack.to_string() },
+        shards: 1,
+        incarnation: Incarnation(1),
+        is_alive: Some(true),
+        is_draining: false,
+    };
+    let lane = |(id, text): (u32, &str)| {
+        let brokers = text.chars().filter_map(|digit| digit.to_digit(10)).map(BrokerId);
+        let replica = |broker| ReplicaStatus { broker, behind: Some(0), is_caught_up: true };
+        let replicas: Vec<_> = brokers.map(replica).collect();
+        LaneStatus {
+            lane: LaneId(id),
+            epoch: Epoch(1),
+            leader: replicas.first().map(|it| it.broker),
+            is_serving: true,
+            moving_to: None,
+            replicas,
+            before: Vec::new(),
+        }
+    };
+    let brokers: Vec<_> = (1..).zip(racks.chars()).map(broker).collect();
+    ClusterStatusReply {
+        version: 1,
+        me: BrokerId(1),
+        metadata_leader: Some(BrokerId(1)),
+        voters: brokers.iter().take(3).map(|it| it.id).collect(),
+        learners: brokers.iter().skip(3).map(|it| it.id).collect(),
+        brokers,
+        lanes: (1..).zip(lanes.split_whitespace()).map(lane).collect(),
+    }
+}
+
+fn text(steps: &[Operation]) -> String {
+    let step = |step: &Operation| match step {
+        Operation::Transfer { lane, to } => format!("{lane}→{to}"),
+        Operation::Replace { lane, replicas } => {
+            let replicas: String = replicas.iter().map(ToString::to_string).collect();
+            format!("{lane}:{replicas}")
+        }
+        Operation::Drain { broker } => format!("drain {broker}"),
+        Operation::Undrain { broker } => format!("undrain {broker}"),
+        Operation::Remove { broker } => format!("remove {broker}"),
+    };
+    steps.iter().map(step).collect::<Vec<_>>().join(", ")
+}
+
+/// As the cluster is after this step, and nothing else has happened.
+fn carry_out(status: &mut ClusterStatusReply, step: &Operation) {
+    match step {
+        Operation::Transfer { lane, to } => {
+            let lane = status.lanes.iter_mut().find(|it| it.lane == *lane).expect("a lane");
+            assert!(lane.replicas.iter().any(|it| it.broker == *to));
+            lane.leader = Some(*to);
+            lane.replicas.sort_by_key(|it| it.broker != *to);
+        }
+        Operation::Replace { lane, replicas } => {
+            let lane = status.lanes.iter_mut().find(|it| it.lane == *lane).expect("a lane");
+            assert!(lane.leader.is_some_and(|leader| replicas.contains(&leader)), "{lane:?}");
+            let stay = lane.replicas.iter().filter(|it| replicas.contains(&it.broker)).count();
+            assert_eq!(stay + 1, replicas.len(), "one at a time");
+            for (replica, broker) in lane.replicas.iter_mut().zip(replicas) {
+                replica.broker = *broker;
+            }
+            // Who is preferred leads when it has everything.
+            lane.leader = lane.preferred();
+        }
+        Operation::Drain { broker } => {
+            for lane in &mut status.lanes {
+                if lane.leader == Some(*broker) {
+                    lane.leader = lane.replicas.iter().map(|it| it.broker).find(|it| it != broker);
+                }
+            }
+            let it = status.brokers.iter_mut().find(|it| it.id == *broker).expect("a broker");
+            it.is_draining = true;
+            if status.metadata_leader == Some(*broker) {
+                status.metadata_leader = Some(BrokerId(broker.0 % 3 + 1));
+            }
+        }
+        Operation::Undrain { .. } => unreachable!("never planned"),
+        Operation::Remove { broker } => {
+            let is_there = |lane: &LaneStatus| lane.replicas.iter().any(|it| it.broker == *broker);
+            assert!(!status.lanes.iter().any(is_there));
+            status.brokers.retain(|it| it.id != *broker);
+            status.voters.retain(|it| it != broker);
+            status.learners.retain(|it| it != broker);
+        }
+    }
+    status.version += 1;
+}
+
+fn counts(status: &ClusterStatusReply, of: impl Fn(&LaneStatus, BrokerId) -> bool) -> Vec<usize> {
+    let count = |id| status.lanes.iter().filter(|lane| of(lane, id)).count();
+    status.brokers.iter().map(|it| count(it.id)).collect()
+}
+
+fn has(lane: &LaneStatus, id: BrokerId) -> bool {
+    lane.replicas.iter().any(|it| it.broker == id)
+}
+
+#[test]
+fn a_broker_that_is_alive_is_drained_emptied_and_removed() {
+    let mut status = status("123 231 312 124 134", "----");
+    let steps = plan_removal(&status, BrokerId(2), &[]).expect("a plan");
+    assert_eq!(text(&steps), "drain 2, 1:143, 2:431, 3:314, 4:134, remove 2");
+    for (done, step) in steps.iter().enumerate() {
+        let left = plan_removal(&status, BrokerId(2), &[]).expect("a plan");
+        assert_eq!(left, steps[done..]);
+        carry_out(&mut status, step);
+    }
+    assert_eq!(counts(&status, has), [5, 5, 5]);
+    // It drains, and has not handed everything over.
+    status.brokers[0].is_draining = true;
+    let steps = plan_removal(&status, BrokerId(1), &[]);
+    assert_eq!(steps, Err(NoPlan::NoPlace { lane: LaneId(1), broker: BrokerId(1) }));
+}
+
+#[test]
+fn a_dead_broker_is_replaced_by_the_one_that_is_named() {
+    let mut status = status("123 231 312", "----");
+    status.brokers[1].is_alive = Some(false);
+    status.lanes[1].leader = Some(BrokerId(3));
+    let steps = plan_removal(&status, BrokerId(2), &[BrokerId(4)]).expect("a plan");
+    assert_eq!(text(&steps), "1:143, 2:431, 3:314, remove 2");
+    // From wherever it was interrupted it goes on with what is left.
+    for (done, step) in steps.iter().enumerate() {
+        let left = plan_removal(&status, BrokerId(2), &[BrokerId(4)]).expect("a plan");
+        assert_eq!(left, steps[done..]);
+        carry_out(&mut status, step);
+    }
+    let gone = Err(NoPlan::UnknownBroker { broker: BrokerId(2) });
+    assert_eq!(plan_removal(&status, BrokerId(2), &[]), gone);
+}
+
+#[test]
+fn what_is_not_over_is_waited_for() {
+    let mut status = status("123 231", "----");
+    status.brokers[1].is_alive = Some(false);
+    // The last change put 4 in its place, and 2 still counts.
+    status.lanes[0].replicas[1].broker = BrokerId(4);
+    status.lanes[0].before = [1, 2, 3].map(BrokerId).to_vec();
+    status.lanes[1].leader = Some(BrokerId(3));
+    let plan = |status: &ClusterStatusReply| {
+        text(&plan_removal(status, BrokerId(2), &[]).expect("a plan"))
+    };
+    assert_eq!(plan(&status), "1:143, 2:431, remove 2");
+    status.lanes[1].moving_to = Some(BrokerId(3));
+    assert_eq!(plan(&status), "1:143, 2:231, 2:431, remove 2");
+    // It is removed, and still a voter.
+    status.brokers.remove(1);
+    status.lanes.clear();
+    assert_eq!(plan(&status), "remove 2");
+    status.voters.remove(1);
+    assert!(plan_removal(&status, BrokerId(2), &[]).is_err());
+}
+
+#[test]
+fn why_a_broker_cannot_go_is_said() {
+    let three = status("123", "---");
+    let (lane, broker) = (LaneId(1), BrokerId(3));
+    assert_eq!(plan_removal(&three, broker, &[]), Err(NoPlan::NoPlace { lane, broker }));
+    let four = status("123", "----");
+    let nobody = Err(NoPlan::UnknownBroker { broker: BrokerId(9) });
+    assert_eq!(plan_removal(&four, broker, &[BrokerId(9)]), nobody);
+    assert_eq!(plan_removal(&four, BrokerId(9), &[]), nobody);
+    let refused = plan_removal(&four, broker, &[BrokerId(1)]);
+    assert_eq!(refused, Err(NoPlan::NoPlace { lane, broker }), "it has a copy");
+    let mut drains = status("123", "----");
+    drains.brokers[3].is_draining = true;
+    assert_eq!(plan_removal(&drains, broker, &[]), Err(NoPlan::NoPlace { lane, broker }));
+    let single = status("3", "----");
+    assert_eq!(plan_removal(&single, broker, &[]), Err(NoPlan::OnlyCopy { lane, broker }));
+    let mut unknown = status("123", "----");
+    unknown.brokers.iter_mut().for_each(|it| it.is_alive = None);
+    assert_eq!(plan_removal(&unknown, broker, &[]), Err(NoPlan::NobodyKnows));
+    assert_eq!(plan_balance(&unknown), Err(NoPlan::NobodyKnows));
+}
+
+#[test]
+fn copies_go_where_the_fewest_are_and_no_other_copy_is_in_the_rack() {
+    // 5 has the most copies; but 4 stands with 2.
+    let racks = status("123 143 125 145 152", "abcbc");
+    let steps = plan_removal(&racks, BrokerId(3), &[]).expect("a plan");
+    assert_eq!(text(&steps), "drain 3, 1:125, 2:145, remove 3");
+    // Without racks the one with the fewest gets the first, and then both have as many.
+    let anywhere = status("123 123 145 125 125", "-----");
+    let steps = plan_removal(&anywhere, BrokerId(3), &[]).expect("a plan");
+    assert_eq!(text(&steps), "drain 3, 1:124, 2:124, remove 3");
+}
+
+#[test]
+fn a_broker_that_came_gets_its_share_of_copies_and_of_lanes_to_lead() {
+    let mut status = status("123 123 132 132 231 231 213 213 312 312 321 321", "----");
+    let steps = plan_balance(&status).expect("a plan");
+    assert!(steps.iter().all(|step| !matches!(step, Operation::Drain { .. })));
+    for _ in 0..100 {
+        let steps = plan_balance(&status).expect("a plan");
+        let Some(step) = steps.first() else { break };
+        carry_out(&mut status, step);
+    }
+    assert_eq!(plan_balance(&status), Ok(vec![]));
+    assert_eq!(counts(&status, has), [9, 9, 9, 9]);
+    let preferred = |lane: &LaneStatus, id| lane.preferred() == Some(id);
+    assert_eq!(counts(&status, preferred), [3, 3, 3, 3]);
+    assert!(steps.len() <= 9 + 9, "{}", text(&steps));
+}
+
+#[test]
+fn what_is_balanced_stays_and_who_drains_or_is_silent_is_left_alone() {
+    let balanced = status("123 231 312", "---");
+    assert_eq!(plan_balance(&balanced), Ok(vec![]));
+    let mut fourth = status("123 231 312", "----");
+    fourth.brokers[3].is_draining = true;
+    assert_eq!(plan_balance(&fourth), Ok(vec![]));
+    fourth.brokers[3].is_draining = false;
+    fourth.brokers[3].is_alive = Some(false);
+    assert_eq!(plan_balance(&fourth), Ok(vec![]));
+}
+
+#[test]
+fn racks_come_before_balance() {
+    // No lane comes to have more copies in one rack than it had.
+    let mut status = status("123 124 153 154 123 124", "abcca");
+    for _ in 0..100 {
+        let steps = plan_balance(&status).expect("a plan");
+        let Some(step) = steps.first() else { break };
+        carry_out(&mut status, step);
+        for lane in &status.lanes {
+            let rack = |id: BrokerId| status.broker(id).expect("a broker").rack.clone();
+            let mut racks: Vec<_> = lane.replicas.iter().map(|it| rack(it.broker)).collect();
+            racks.sort();
+            racks.dedup();
+            assert!(racks.len() >= 2, "{lane:?}");
+        }
+    }
+    assert_eq!(plan_balance(&status), Ok(vec![]));
+}
