@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use corelog::{
-    BrokerId, Client, ClusterStatusReply, Durability, Error, Obstacle, Operation, Position, Record,
+    BrokerId, Client, ClusterStatusReply, Durability, Error, NoPlan, Obstacle, Operation, Position,
+    Record, plan_balance, plan_removal,
 };
 use corelog_broker::config::Config;
 use corelog_broker::driver::LocalCluster;
@@ -119,13 +120,21 @@ fn under_load_at_every_level(
     cluster: &mut LocalCluster,
     act: impl FnOnce(&mut LocalCluster, &Client),
 ) {
+    under_load(cluster, &LEVELS, act);
+}
+
+fn under_load(
+    cluster: &mut LocalCluster,
+    levels: &[Durability],
+    act: impl FnOnce(&mut LocalCluster, &Client),
+) {
     let client = client(cluster);
-    for at in 0..LEVELS.len() {
+    for at in 0..levels.len() {
         eventually(|| client.admin().create_topic(&format!("level-{at}"), PARTITIONS));
     }
     let addresses = cluster.addresses();
     let is_over = Arc::new(AtomicBool::new(false));
-    let producers: Vec<_> = LEVELS
+    let producers: Vec<_> = levels
         .iter()
         .enumerate()
         .map(|(at, &level)| {
@@ -143,8 +152,8 @@ fn under_load_at_every_level(
     for (at, producer) in producers.into_iter().enumerate() {
         let sent = producer.join().expect("no error");
         let seen = consume_topic(&client, &format!("level-{at}"), sent);
-        assert_eq!(seen, sent, "at {:?}", LEVELS[at]);
-        println!("{sent} records at {:?}", LEVELS[at]);
+        assert_eq!(seen, sent, "at {:?}", levels[at]);
+        println!("{sent} records at {:?}", levels[at]);
     }
 }
 
@@ -241,6 +250,102 @@ fn lanes_go_to_other_brokers_without_loss_at_any_level_and_no_producer_hears_of_
     cluster.stop();
 }
 
+/// A broker has started, and the others know it and have told it everything.
+fn wait_until_it_has_joined(client: &Client, broker: BrokerId) {
+    eventually(|| {
+        let status = client.admin().cluster().map_err(|error| format!("{error:?}"))?;
+        let is_there = status.broker(broker).is_some_and(|it| it.is_alive == Some(true));
+        if is_there && status.is_member(broker) { Ok(()) } else { Err(format!("{status:?}")) }
+    });
+}
+
+/// Carries out a plan, and says how long that took.
+fn carry_out_plan(
+    client: &Client,
+    what: &str,
+    plan: impl Fn(&ClusterStatusReply) -> Result<Vec<Operation>, NoPlan>,
+) -> ClusterStatusReply {
+    let started = Instant::now();
+    let steps = plan(&eventually(|| client.admin().cluster())).expect("a plan");
+    let status = client.admin().carry_out_plan(plan, PATIENCE, |_| {});
+    println!("{what}: {} steps in {:?}", steps.len(), started.elapsed());
+    status.expect("it is done")
+}
+
+fn copies(status: &ClusterStatusReply) -> Vec<usize> {
+    let has =
+        |id| status.lanes.iter().filter(move |lane| lane.replicas.iter().any(|it| it.broker == id));
+    status.brokers.iter().map(|broker| has(broker.id).count()).collect()
+}
+
+fn leads(status: &ClusterStatusReply) -> Vec<usize> {
+    let leads = |id| status.lanes.iter().filter(move |lane| lane.preferred() == Some(id));
+    status.brokers.iter().map(|broker| leads(broker.id).count()).collect()
+}
+
+#[test]
+fn brokers_come_and_go_without_loss_at_any_level_and_no_producer_hears_of_it() {
+    let Some((mut cluster, _directory)) = start() else { return };
+    under_load_at_every_level(&mut cluster, |cluster, client| {
+        (0..3).for_each(|at| wait_until_it_leads(client, "level-0", at));
+        assert_eq!(cluster.join().expect("it starts"), 3);
+        let (first, fourth) = (BrokerId(1), BrokerId(4));
+        wait_until_it_has_joined(client, fourth);
+        let status = carry_out_plan(client, "balance", plan_balance);
+        let (copies, leads) = (copies(&status), leads(&status));
+        println!("copies {copies:?}, leads {leads:?}");
+        for counts in [&copies, &leads] {
+            let least = counts.iter().min().expect("four");
+            assert!(counts.iter().all(|count| count - least <= 1), "{counts:?}");
+        }
+        wait_until_it_leads(client, "level-0", 3);
+        let refused = client.admin().operate(&Operation::Remove { broker: first });
+        let refused = refused.expect_err("it has lanes");
+        assert!(matches!(refused, Error::Obstructed(Obstacle::HasReplicas { .. })), "{refused}");
+        let status = carry_out_plan(client, "removal", |status| plan_removal(status, first, &[]));
+        assert!(status.broker(first).is_none() && !status.is_member(first), "{status:?}");
+        assert_eq!(status.brokers.len(), 3);
+        // Clients that knew it are sent on while it still runs, and when it comes back, and when it is gone.
+        std::thread::sleep(Duration::from_secs(1));
+        cluster.stop_one(0);
+        cluster.restart(0).expect("it starts again");
+        std::thread::sleep(Duration::from_secs(1));
+        let status = eventually(|| client.admin().cluster());
+        assert_eq!((status.brokers.len(), status.voters.len()), (3, 3), "{status:?}");
+        cluster.stop_one(0);
+    });
+    cluster.stop();
+}
+
+#[test]
+fn a_broker_that_is_lost_for_good_is_replaced_without_loss_of_what_a_quorum_had() {
+    let Some((mut cluster, _directory)) = start() else { return };
+    let levels = [Durability::QuorumDurable];
+    under_load(&mut cluster, &levels, |cluster, client| {
+        (0..3).for_each(|at| wait_until_it_leads(client, "level-0", at));
+        let (lost, new) = (BrokerId(2), BrokerId(4));
+        cluster.kill(1);
+        assert_eq!(cluster.join().expect("it starts"), 3);
+        wait_until_it_has_joined(client, new);
+        let status =
+            carry_out_plan(client, "replacement", |status| plan_removal(status, lost, &[new]));
+        assert!(status.broker(lost).is_none() && !status.is_member(lost), "{status:?}");
+        assert_eq!(status.voters, [1, 3, 4].map(BrokerId));
+        // Its number comes back with an empty disk, and is nobody. Then another one of those that are left may die.
+        let folder = cluster.config(1).data[0].clone();
+        std::fs::remove_dir_all(&folder).expect("its directory");
+        cluster.restart(1).expect("it starts");
+        std::thread::sleep(Duration::from_secs(2));
+        let status = eventually(|| client.admin().cluster());
+        assert!(status.broker(lost).is_none() && !status.is_member(lost), "{status:?}");
+        cluster.stop_one(1);
+        cluster.kill(2);
+        std::thread::sleep(Duration::from_secs(1));
+        cluster.restart(2).expect("it starts again");
+    });
+    cluster.stop();
+}
+
 fn produce(client: &Client, sent: &mut u64, count: u64) {
     let started = Instant::now();
     let producer = client.producer();
@@ -268,6 +373,7 @@ fn consume_topic(client: &Client, topic: &str, wanted: u64) -> u64 {
         consumer.assign(topic, partition, Position::Beginning);
     }
     let mut seen = BTreeSet::new();
+    let mut last = [0; PARTITIONS as usize];
     let limit = Instant::now() + PATIENCE;
     while (seen.len() as u64) < wanted && Instant::now() < limit {
         let Some(batch) = consumer.poll(Duration::from_millis(200)).expect("sound data") else {
@@ -275,6 +381,12 @@ fn consume_topic(client: &Client, topic: &str, wanted: u64) -> u64 {
         };
         for record in batch.records() {
             let value = record.value.expect("a value").to_vec();
+            let text = std::str::from_utf8(&value).expect("text");
+            let number: u64 =
+                text.strip_prefix("record ").expect("ours").parse().expect("a number");
+            let last = &mut last[batch.partition as usize];
+            assert!(number > *last, "{number} behind {last} in partition {}", batch.partition);
+            *last = number;
             assert!(seen.insert(value), "a record comes twice");
         }
     }

@@ -75,6 +75,34 @@ impl LocalCluster {
         Ok(cluster)
     }
 
+    /// Adds a broker that is there from now on: it joins the others. Returns its place; its number is one more, as no
+    /// broker here had before.
+    ///
+    /// # Errors
+    /// As [`Broker::start`]; and if there are [`LOCAL_BROKERS_MAX`] already.
+    pub fn join(&mut self) -> Result<usize, StartError> {
+        let at = self.configs.len();
+        let Some(first) = self.configs.first().filter(|_| at < LOCAL_BROKERS_MAX) else {
+            let text = format!("A local cluster has 1 to {LOCAL_BROKERS_MAX} brokers.");
+            return Err(StartError::Config(ConfigError(text)));
+        };
+        let mut config = first.clone();
+        let number = at as u32 + 1;
+        // The first of all brokers is on the first core.
+        let cores = config.cores.len().max(1);
+        config.cores.rotate_left(at % cores);
+        let folder = first.data.first().and_then(|first| first.parent()).map(Path::to_owned);
+        config.data = vec![folder.unwrap_or_default().join(number.to_string())];
+        config.listen = addresses(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 1)?[0];
+        config.cluster.broker = number;
+        config.cluster.join = true;
+        config.cluster.brokers.push(format!("{number}@{}", config.listen));
+        self.configs.push(config);
+        self.brokers.push(None);
+        self.restart(at)?;
+        Ok(at)
+    }
+
     /// Starts a broker that is down, by its place from 0.
     ///
     /// # Errors
