@@ -167,8 +167,10 @@ impl World {
         config.scrub_bytes_per_second = SCRUB_BYTES_PER_SECOND;
         config.broker = number(broker);
         config.life = seed | 1;
-        config.cluster_brokers =
-            (0..self.plan.brokers).map(|other| (number(other), address(other))).collect();
+        let first = 0..self.plan.first();
+        config.join = !first.contains(&broker);
+        let knows = first.chain(config.join.then_some(broker));
+        config.cluster_brokers = knows.map(|other| (number(other), address(other))).collect();
         config.advertise = address(broker);
         config.rack = self.plan.racks[broker].map(rack_name).unwrap_or_default().into();
         config.replicas_default = self.plan.replicas as u8;

@@ -176,7 +176,10 @@ impl World {
         self.queue.at(self.plan.end, Action::End);
         for broker in 0..self.plan.brokers {
             self.machines[broker].shards_next = self.plan.shards[broker];
-            let delay = self.random.below(100_000_000);
+            let delay = match broker.checked_sub(self.plan.first()) {
+                Some(joiner) => self.plan.joins[joiner],
+                None => self.random.below(100_000_000),
+            };
             self.after(delay, Action::Start { broker });
         }
     }

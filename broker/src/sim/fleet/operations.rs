@@ -2,7 +2,9 @@
 //! run nothing else moves lanes, and nothing that was acknowledged may be lost, at any level.
 
 use corelog::engine::{AdminReply, AdminRequest, RequestId};
-use corelog::{BrokerId, Error, LaneStatus, Operation, Standing, standing};
+use corelog::{
+    BrokerId, ClusterStatusReply, Error, Operation, Standing, plan_balance, plan_removal, standing,
+};
 
 use super::World;
 use super::clients::Role;
@@ -11,8 +13,10 @@ use super::clients::Role;
 #[derive(Debug, Default)]
 pub struct Operator {
     request: Option<RequestId>,
-    /// As the last status told.
-    lanes: Vec<LaneStatus>,
+    /// The last that was told.
+    status: ClusterStatusReply,
+    /// It is emptied and removed, step by step.
+    goes: Option<BrokerId>,
     asked: Option<(Operation, bool)>,
     /// Begun in this version of the metadata.
     begun: Option<(Operation, u64)>,
@@ -30,10 +34,22 @@ impl World {
         }
         let broker = BrokerId(1 + self.random.below(brokers) as u32);
         let is_begun = operator.begun.is_some();
-        let lane = self.random.below(operator.lanes.len().max(1) as u64) as usize;
-        let request = match (self.random.below(8), operator.lanes.get(lane)) {
+        let lane = self.random.below(operator.status.lanes.len().max(1) as u64) as usize;
+        // So many must stay as a lane has replicas.
+        let may_go = operator.status.brokers.len() > self.plan.replicas;
+        if operator.goes.is_none() && may_go && self.random.chance(1, 32) {
+            operator.goes = Some(broker);
+        }
+        let next_to_go = operator
+            .goes
+            .and_then(|goes| plan_removal(&operator.status, goes, &[]).ok()?.into_iter().next());
+        let request = match (self.random.below(8), operator.status.lanes.get(lane)) {
             (0 | 1, _) | (_, None) => None,
             _ if is_begun && self.random.chance(3, 4) => None,
+            _ if next_to_go.is_some() && self.random.chance(3, 4) => next_to_go,
+            (7, Some(_)) if may_go && self.random.chance(1, 2) => {
+                plan_balance(&operator.status).ok().and_then(|steps| steps.into_iter().next())
+            }
             // Another one in the place of any but the leader.
             (2 | 3, Some(lane)) if lane.replicas.len() < self.plan.brokers => {
                 let mut replicas: Vec<BrokerId> =
@@ -72,7 +88,8 @@ impl World {
             (Ok(AdminReply::Operated(_)), _) => "operations asked about and possible",
             (Err(Error::Obstructed(_)), _) => "operations obstructed",
             (Ok(AdminReply::Cluster(status)), _) => {
-                operator.lanes.clone_from(&status.lanes);
+                operator.goes.take_if(|goes| status.broker(*goes).is_none());
+                operator.status = status.clone();
                 let begun = operator.begun.take_if(|(_, version)| *version <= status.version);
                 match begun
                     .map(|(operation, version)| (standing(&operation, &status), operation, version))

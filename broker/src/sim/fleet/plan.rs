@@ -246,7 +246,10 @@ pub enum Left {
 pub struct Plan {
     pub seed: u64,
     pub theme: Theme,
+    /// Those that begin, and those that join later.
     pub brokers: usize,
+    /// When each of the last ones starts for the first time, and joins.
+    pub joins: Vec<u64>,
     /// By broker, at its first start.
     pub shards: Vec<u16>,
     /// By broker. Not all say theirs.
@@ -284,7 +287,12 @@ pub fn rack_name(rack: u64) -> String {
 const QUIET_START: u64 = 1_500 * MILLIS;
 
 impl Plan {
-    /// Draws the run of a seed with so many brokers, 3 or more, and a workload of `length` ns.
+    /// How many brokers begin.
+    pub fn first(&self) -> usize {
+        self.brokers - self.joins.len()
+    }
+
+    /// Draws the run of a seed that so many brokers begin, 3 or more, with a workload of `length` ns. In some runs more join.
     pub fn draw(seed: u64, brokers: usize, length: u64) -> Self {
         let mut random = Random::new(seed ^ 0x000f_1ee7 ^ ((brokers as u64) << 56));
         let theme = match random.below(16) {
@@ -317,7 +325,14 @@ impl Plan {
         theme: Theme,
         random: &mut Random,
     ) -> Self {
-        let replicas = if brokers >= 5 && random.chance(1, 2) { 5 } else { 3 };
+        // Of a chance of its own: runs in which nobody joins are what they would be without.
+        let mut joining = Random::new(seed ^ 0x4a6f_696e);
+        let spares = if joining.chance(1, 3) { 1 + joining.below(2) } else { 0 };
+        let joins: Vec<u64> =
+            (0..spares).map(|_| QUIET_START + joining.below(length.max(1))).collect();
+        let first = brokers;
+        let brokers = first + joins.len();
+        let replicas = if first >= 5 && random.chance(1, 2) { 5 } else { 3 };
         let shards: Vec<u16> = (0..brokers).map(|_| 1 + random.below(2) as u16).collect();
         let topics = (0..1 + random.below(2)).map(|_| 1 + random.below(4) as u32).collect();
         let producers = (0..1 + random.below(3)).map(|_| ProducerPlan::draw(length, random));
@@ -353,6 +368,7 @@ impl Plan {
             seed,
             theme,
             brokers,
+            joins,
             shards,
             racks,
             replicas,
