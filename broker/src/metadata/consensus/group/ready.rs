@@ -138,6 +138,8 @@ impl Group {
             return;
         };
         self.members = convert::members_from_crate(&state);
+        // An image that is on offer names the members before: who has just come would not take it.
+        self.raw.mut_store().offer(None);
         if self.raw.raft.state == StateRole::Leader && !self.members.is_voter(self.config.id) {
             // Proposed by another leader before this one: who is no voter does not lead.
             let term = self.raw.raft.term;

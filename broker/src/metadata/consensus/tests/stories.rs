@@ -387,3 +387,19 @@ fn no_change_of_the_members_begins_before_the_last_one_is_applied_also_under_the
     committed(&mut rig, leader);
     assert!(rig.agreement(&members.voters).is_some());
 }
+
+#[test]
+fn two_that_join_one_after_the_other_each_get_a_snapshot_that_names_them() {
+    let mut rig = Rig::new(15, 3, 1);
+    rig.group(1).campaign();
+    committed(&mut rig, 1);
+    // The first gets its snapshot late: it is on offer when the second comes.
+    rig.cut.insert((1, 2));
+    rig.change(1, &[Change::AddLearner(id(2))]).unwrap();
+    rig.run(3);
+    rig.change(1, &[Change::AddLearner(id(3))]).unwrap();
+    rig.run(30);
+    rig.cut.clear();
+    rig.run(150);
+    assert!(rig.agreement(&all(&[1, 2, 3])).is_some());
+}
