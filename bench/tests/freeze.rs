@@ -12,16 +12,19 @@ fn bench() -> Command {
     Command::new(env!("CARGO_BIN_EXE_corelog-bench"))
 }
 
-/// Runs a shipped scenario over some five seconds, with the broker frozen in its second one. Gives the result and
+/// Messages on their way at any time in the shipped closed loop.
+const IN_FLIGHT: f64 = 64.0;
+
+/// Runs a shipped scenario over some three seconds, with the broker frozen for the second one of them. Gives the result and
 /// what was printed.
 fn frozen(name: &str, folder: &Path) -> (Value, String) {
     let text = bench().args(["scenarios", name]).output().unwrap().stdout;
     let scenario: toml::Table = toml::from_str(&String::from_utf8(text).unwrap()).unwrap();
     let seconds = scenario["seconds"].as_integer().unwrap() as f64;
-    let scale = (5.0 / seconds).to_string();
+    let scale = (3.0 / seconds).to_string();
     let out = folder.join(name);
     let output = bench()
-        .args(["run", name, "--scale", &scale, "--floor-seconds", "0.1", "--freeze-at", "1.5"])
+        .args(["run", name, "--scale", &scale, "--floor-seconds", "0.05", "--freeze-at", "0.8"])
         .arg("--out")
         .arg(&out)
         .output()
@@ -33,6 +36,17 @@ fn frozen(name: &str, folder: &Path) -> (Value, String) {
     (serde_json::from_str(&result).unwrap(), printed)
 }
 
+/// How many messages there were, and how many of them took at least half a second, by the curve of their times.
+fn slow(spread: &Value) -> (f64, f64) {
+    let count = spread["count"].as_f64().unwrap();
+    let points = spread["curve"].as_array().unwrap().iter();
+    let quick = points
+        .map(|point| (point[0].as_f64().unwrap(), point[1].as_f64().unwrap()))
+        .filter(|(_, nanos)| *nanos < 0.5 * SECOND)
+        .map(|(quantile, _)| quantile);
+    (count, count * (1.0 - quick.fold(0.0, f64::max)))
+}
+
 #[test]
 fn a_second_of_standstill_is_in_every_open_loop_and_in_no_closed_one() {
     let folder = tempfile::tempdir().unwrap();
@@ -41,7 +55,6 @@ fn a_second_of_standstill_is_in_every_open_loop_and_in_no_closed_one() {
     for name in names.lines().filter_map(|line| line.split_whitespace().next()) {
         let (result, printed) = frozen(name, folder.path());
         let figures = &result["figures"];
-        let service = figures["service"]["p99"].as_f64().unwrap();
         if result["is_open_loop"] == true {
             open += 1;
             let response = |at: &str| figures["response"][at].as_f64().unwrap() / SECOND;
@@ -53,9 +66,15 @@ fn a_second_of_standstill_is_in_every_open_loop_and_in_no_closed_one() {
             assert!(response("p999") <= response("max"), "{name}");
         } else {
             closed += 1;
-            println!("{name}: service p99 {:.4} s", service / SECOND);
             assert!(figures["response"].is_null(), "{name} tells a response time");
-            assert!(service < 0.5 * SECOND, "{name}: service time p99 {service} ns");
+            // Only those that were on their way knew of it, however many there were. The curve has ten points to each nine: it
+            // tells up to a quarter more.
+            let (count, slow) = slow(&figures["service"]);
+            println!("{name}: {slow:.0} of {count:.0} messages took half a second");
+            assert!(
+                slow <= 2.0 * IN_FLIGHT,
+                "{name}: {slow} of {count} messages took half a second"
+            );
             assert!(
                 printed.contains("CLOSED LOOP") && printed.contains("is no latency"),
                 "{printed}"

@@ -172,11 +172,9 @@ pub struct Length {
 pub fn run(command: Command) -> io::Result<bool> {
     match command {
         Command::Run { scenario: name, target, length, out, freeze_at } => {
-            let mut scenario = read(&name, length.scale)?;
-            if let Some(at_seconds) = freeze_at {
-                let what = FaultKind::Freeze;
-                scenario.faults = vec![Fault { what, at_seconds, for_seconds: 1.0 }];
-            }
+            let what = FaultKind::Freeze;
+            let frozen = freeze_at.map(|at_seconds| Fault { what, at_seconds, for_seconds: 1.0 });
+            let scenario = read(&name, length.scale, frozen)?;
             let out = out.unwrap_or_else(|| results(&stem(&name)));
             let outcome = run_once(&scenario, &target, length, &out)?;
             print!("{}", tell::tell(&outcome));
@@ -243,8 +241,12 @@ pub fn run(command: Command) -> io::Result<bool> {
     }
 }
 
-fn read(name: &str, scale: f64) -> io::Result<Scenario> {
-    let scenario = scenario::read(name)?.scaled(scale);
+/// `fault`: instead of the scenario's.
+fn read(name: &str, scale: f64, fault: Option<Fault>) -> io::Result<Scenario> {
+    let mut scenario = scenario::read(name)?.scaled(scale);
+    if let Some(fault) = fault {
+        scenario.faults = vec![fault];
+    }
     scenario
         .check()
         .map_err(|error| io::Error::other(format!("{name} with --scale {scale}: {error}")))?;
