@@ -48,12 +48,18 @@ fn check(output: &Output) -> bool {
         "Verification",
     ] {
         let came_out = format!("{figure} came out as it did");
+        // A machine that was held up for most of a short run leaves too little of it.
+        let is_open = |line: &str| {
+            line.starts_with(&format!("{figure}: ")) && line.contains("not enough to compare")
+        };
         let is = |line: &&str| {
-            line.starts_with(&came_out) || line.starts_with(&format!("{figure} DIFFERS"))
+            line.starts_with(&came_out)
+                || line.starts_with(&format!("{figure} DIFFERS"))
+                || is_open(line)
         };
         let sentences: Vec<&str> = printed.lines().filter(is).collect();
         assert_eq!(sentences.len(), 1, "{figure}: {printed}\n{errors}");
-        if !sentences[0].starts_with(&came_out) {
+        if !sentences[0].starts_with(&came_out) && !is_open(sentences[0]) {
             differ.push(figure);
         }
     }

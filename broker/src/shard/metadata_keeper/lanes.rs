@@ -131,22 +131,27 @@ impl Shard {
         let is_done_here = self.is_leaving() && !self.leads_lanes();
         let is_stalled =
             self.is_directory_overtaken(self.lanes[super::LANE].log.config().directory);
+        let is_urgent = self.leaving.is_some() || self.view.is_out();
         let Some(keeper) = self.keeper.as_mut().filter(|keeper| keeper.is_leading()) else {
             return;
         };
         // Given up by the group after an election's time: then the next one is tried.
         let round = keeper.ticks / HAND_OVER_TICKS;
-        let is_wanted =
-            is_stalled || keeper.is_disk_overtaken() || is_done_here && keeper.proposed.is_empty();
+        let is_stalled = is_stalled || keeper.is_disk_overtaken();
+        let is_wanted = is_stalled || is_done_here && keeper.proposed.is_empty();
         if !is_wanted || !keeper.ticks.is_multiple_of(HAND_OVER_TICKS) {
             return;
         }
         let (me, now) = (keeper.me, keeper.group_time());
         let Some(failover) = &keeper.failover else { return };
         let state = &keeper.state;
-        let is_wanted =
-            |id: &BrokerId| *id != me && failover.is_alive(*id, now) && !state.is_draining(*id);
-        let others: Vec<BrokerId> = state.brokers().map(|it| it.id).filter(is_wanted).collect();
+        let is_there = |id: &BrokerId| *id != me && failover.is_alive(*id, now);
+        let mut others: Vec<BrokerId> = state.brokers().map(|it| it.id).filter(is_there).collect();
+        let is_draining = |id: &BrokerId| state.is_draining(*id);
+        // Who drains as well is better than nobody, but no better than another one that drains.
+        if !is_urgent && !is_stalled || !others.iter().all(is_draining) {
+            others.retain(|id| !is_draining(id));
+        }
         let Some(to) = others.get(round as usize % others.len().max(1)) else { return };
         if let Some(group) = &mut keeper.group {
             // Not a voter: the next one is tried.
