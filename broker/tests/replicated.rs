@@ -33,6 +33,9 @@ fn start_of(brokers: usize) -> Option<(LocalCluster, tempfile::TempDir)> {
     settings.free_bytes_min = 0;
     settings.memory.io_bytes = 1 << 20;
     settings.log.segment_bytes = 4 << 20;
+    // On a machine that is busy with other tests a broker may be silent for a while. It would be replaced for that, and what
+    // only it had acknowledged be lost: which is as it must be, and not what is looked for here.
+    settings.cluster.detect_ms = 3_000;
     let cluster = LocalCluster::start(directory.path(), brokers, &settings).expect("it starts");
     Some((cluster, directory))
 }
