@@ -14,7 +14,8 @@ use corelog_broker::config::Config;
 use corelog_broker::driver::LocalCluster;
 
 const PARTITIONS: u32 = 6;
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A move that was taken back on a busy machine is tried again after half a minute.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// `None`, with a line that says why, where there is no direct I/O.
 fn start() -> Option<(LocalCluster, tempfile::TempDir)> {
