@@ -98,15 +98,12 @@ impl World {
     }
 
     pub(super) fn add_client(&mut self, role: Role, adjust: impl FnOnce(&mut Config)) -> usize {
-        // Each knows them in another order, and some know one only.
+        // Each knows them in another order, and some know one only, of those that are there from the beginning. Who comes when
+        // the operator has removed some has to know all.
         let brokers = self.plan.brokers;
-        let first = self.random.below(brokers as u64) as usize;
-        let known = if self.random.chance(1, 4) { 1 } else { brokers };
-        let known = if matches!(role, Role::Probe { .. } | Role::Verifier { .. }) {
-            brokers
-        } else {
-            known
-        };
+        let known = if self.random.chance(1, 4) && !self.ending.has_begun() { 1 } else { brokers };
+        let first_of = if known == 1 { self.plan.first() } else { brokers };
+        let first = self.random.below(first_of as u64) as usize;
         let addresses = (0..known).map(|step| address((first + step) % brokers)).collect();
         let mut config = Config::new(addresses);
         config.request_nanos_max = 5_000_000_000;
