@@ -73,6 +73,20 @@ impl Shard {
         }
     }
 
+    /// A link to shard 0 of another broker is up: that one is told who is here, and where. It may have been down when this
+    /// one joined, and its configuration need not list it.
+    pub(in crate::shard) fn introduce_self<M: Memory>(&mut self, cx: &mut Cx<'_, M>, to: BrokerId) {
+        let record = self.own_record();
+        let is_in = self.keeper.as_ref().is_some_and(|keeper| {
+            !keeper.is_failed && !keeper.is_out && keeper.state.broker(record.id).is_some()
+        });
+        if is_in {
+            let change = Change::BrokerRegister { record };
+            let body = AskedChange { token: 0, change }.encode();
+            self.send_peer(cx, to, ShardId(0), FrameKind::PeerChange, &body, &[]);
+        }
+    }
+
     /// Tells the next of the brokers that can be reached who would like to join.
     fn ask_to_join<M: Memory>(&mut self, cx: &mut Cx<'_, M>, change: Change) {
         let me = self.config.broker;
@@ -102,16 +116,27 @@ impl Shard {
         let Some(keeper) = &self.keeper else { return false };
         let (is_leading, is_joining) = (keeper.is_leading(), keeper.is_joining());
         let leader = keeper.leader_elsewhere().filter(|leader| *leader != from);
+        let known = keeper.state.broker(record.id);
+        let is_known = known.is_some_and(|known| {
+            *known == BrokerRecord { directories: known.directories, ..record.clone() }
+        });
         if record.id != from {
             if is_joining {
                 self.peers.introduce(record.id, record.address);
             }
             return !is_leading;
         }
+        if known.is_none() {
+            // It came while this broker was down, and may lead by now: it has to be answered.
+            self.peers.introduce(from, record.address);
+        }
         // It may be a learner by now, and unable to answer. A voter knows the others, and may lead.
         let is_voter = keeper.members().is_some_and(|members| members.is_voter(member(from)));
         if !is_voter {
             self.introduce_others(cx, from);
+        }
+        if is_known {
+            return true;
         }
         // It speaks of itself, so it is passed on once, and not around for ever.
         if let Some(leader) = leader.filter(|_| !is_leading) {

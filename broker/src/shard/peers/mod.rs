@@ -44,7 +44,8 @@ pub(super) struct Peers {
     next_dial: u64,
     /// The control part of the frame that is being handed on.
     control: Vec<u8>,
-    /// Of a broker that joins: where others are, until it has a view.
+    /// Where others are that are neither in the configuration nor in the view: a broker that joins has none, and one that was
+    /// down has an old one.
     introduced: BTreeMap<BrokerId, SocketAddr>,
     /// What others say why they want nothing of this broker: each reason is logged once.
     refusals: BTreeSet<String>,
@@ -133,6 +134,9 @@ impl Shard {
     ) {
         self.counters.peer_links_made += 1;
         self.on_lanes_peer_up(cx, broker, shard);
+        if shard == ShardId(0) {
+            self.introduce_self(cx, broker);
+        }
     }
 
     /// A link that was up is gone, and dialed again soon.

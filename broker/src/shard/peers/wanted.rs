@@ -20,10 +20,9 @@ impl Shard {
             for &(id, address) in &self.config.cluster_brokers {
                 wanted.insert((id, ShardId(0)), address);
             }
-            if self.view.version() == 0 {
-                let introduced = self.peers.introduced.iter();
-                wanted.extend(introduced.map(|(&id, &address)| ((id, ShardId(0)), address)));
-            }
+            let introduced = self.peers.introduced.iter();
+            let introduced = introduced.filter(|(id, _)| !self.view.state().is_removed(**id));
+            wanted.extend(introduced.map(|(&id, &address)| ((id, ShardId(0)), address)));
             for broker in self.view.state().brokers() {
                 wanted.insert((broker.id, ShardId(0)), broker.address);
             }
