@@ -186,6 +186,8 @@ pub fn run(settings: &Settings) -> io::Result<bool> {
     );
     println!("{}", watch.stop());
     println!("{}", if is_good { "within the bounds" } else { "NOT within the bounds" });
+    // It was started just now, and would not hear that it shall stop in good order.
+    stage.wait_until_caught_up()?;
     let failed = stage.cluster.stop_all()?;
     failed.iter().for_each(|line| eprintln!("{line}"));
     Ok(is_good && failed.is_empty())
