@@ -62,7 +62,6 @@ pub fn next_step(facts: &Facts<'_>) -> Option<Step> {
     let (voters, leaving) = apart(&members.voters, state);
     let (learners, gone) = apart(&members.learners, state);
     let wanted = voters_wanted(voters.len() + learners.len());
-    let next = facts.candidates(&learners, &voters);
     if !leaving.is_empty() {
         return facts.let_go(&leaving, &voters, &learners, wanted);
     }
@@ -72,6 +71,7 @@ pub fn next_step(facts: &Facts<'_>) -> Option<Step> {
     if voters.len() < wanted {
         // From an odd number to an odd one.
         let count = if voters.len().is_multiple_of(2) { 1 } else { 2.min(wanted - voters.len()) };
+        let next = facts.candidates(&learners, &voters);
         let changes: Vec<Change> =
             next.iter().take(count).map(|id| Change::AddVoter(member(*id))).collect();
         return (changes.len() == count).then_some(Step::Change(changes));

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use corelog_protocol::ErrorCode;
 use corelog_protocol::entry::EntryKind;
-use corelog_protocol::ids::{BrokerId, Lsn};
+use corelog_protocol::ids::Lsn;
 
 use super::{Asker, LANE, MetadataKeeper, Proposer, outcome_answer};
 use crate::log::{AppendError, Body, NO_PARTITION, NewEntry};
@@ -13,6 +13,7 @@ use crate::memory::Memory;
 use crate::metadata::consensus::{
     Group, GroupConfig, Members, Output, Payload, PeerMessage, RecordNumber, ReplicaId, Role,
 };
+use crate::metadata::membership::member;
 use crate::metadata::state::Outcome;
 use crate::metadata::{ChangeReply, ChangeResult, Command, State};
 use crate::random::Random;
@@ -124,7 +125,6 @@ impl MetadataKeeper {
 
 /// The brokers that begin the group: those of the configuration, or this one alone.
 fn first_members(config: &ShardConfig) -> Vec<ReplicaId> {
-    let member = |id: BrokerId| ReplicaId(u64::from(id.0));
     match config.is_clustered() {
         true => config.cluster_brokers.iter().map(|(id, _)| member(*id)).collect(),
         false => vec![member(config.broker)],
@@ -133,7 +133,7 @@ fn first_members(config: &ShardConfig) -> Vec<ReplicaId> {
 
 /// Heartbeats every 100 ms; an election after 300 to 550 ms without one.
 fn group_config(config: &ShardConfig) -> GroupConfig {
-    let new = GroupConfig::new(ReplicaId(u64::from(config.broker.0)));
+    let new = GroupConfig::new(member(config.broker));
     GroupConfig { heartbeat_ticks: 2, election_ticks: 6, ..new }
 }
 

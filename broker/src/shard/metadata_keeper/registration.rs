@@ -22,6 +22,13 @@ use crate::shard::{Cx, Shard};
 /// A registration that is not heard of is tried again after so many ticks of the group, half a second.
 const REGISTER_TICKS: u32 = 10;
 
+/// Whether the metadata says of a broker what it says itself. How many directories it has is never changed.
+fn is_registered(known: Option<&BrokerRecord>, record: &BrokerRecord) -> bool {
+    known.is_some_and(|known| {
+        *known == BrokerRecord { directories: known.directories, ..record.clone() }
+    })
+}
+
 impl Shard {
     pub(in crate::shard) fn own_record(&self) -> BrokerRecord {
         let config = &self.config;
@@ -43,9 +50,7 @@ impl Shard {
         }
         let record = self.own_record();
         let Some(keeper) = &mut self.keeper else { return };
-        let is_known = keeper.state.broker(record.id).is_some_and(|known| {
-            *known == BrokerRecord { directories: known.directories, ..record.clone() }
-        });
+        let is_known = is_registered(keeper.state.broker(record.id), &record);
         if is_known || keeper.is_failed || keeper.is_out || keeper.state.is_removed(record.id) {
             return;
         }
@@ -117,9 +122,7 @@ impl Shard {
         let (is_leading, is_joining) = (keeper.is_leading(), keeper.is_joining());
         let leader = keeper.leader_elsewhere().filter(|leader| *leader != from);
         let known = keeper.state.broker(record.id);
-        let is_known = known.is_some_and(|known| {
-            *known == BrokerRecord { directories: known.directories, ..record.clone() }
-        });
+        let is_known = is_registered(known, record);
         if record.id != from {
             if is_joining {
                 self.peers.introduce(record.id, record.address);
