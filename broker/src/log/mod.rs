@@ -439,11 +439,17 @@ impl Log {
 
     /// None also if the log failed before it was recovered.
     pub fn partition(&self, partition: PartitionId) -> Option<PartitionBounds> {
+        self.partition_at(partition, 0).map(|(_, bounds)| bounds)
+    }
+
+    /// The same, and where it is in the list of partitions: without a search if that is `at`, as it was the last time.
+    pub fn partition_at(&self, partition: PartitionId, at: u32) -> Option<(u32, PartitionBounds)> {
         if !self.recovered && self.failure.is_some() {
             return None;
         }
-        let partition = self.partitions.get(partition)?;
-        (!partition.deleted).then(|| partition.bounds())
+        let at = self.partitions.find_at(partition, at)?;
+        let partition = &self.partitions.list[at as usize];
+        (!partition.deleted).then(|| (at, partition.bounds()))
     }
 
     /// Every partition that the log knows, in no particular order.

@@ -113,11 +113,12 @@ enum Located {
 
 impl Log {
     /// Reads whole entries of a partition from the one that holds `offset` on: about `bytes_max`
-    /// bytes, at least one entry. Pieces are added to `pieces` only with `Read::Ready`.
+    /// bytes, at least one entry. Pieces are added to `pieces` only with `Read::Ready`. The partition is perhaps at
+    /// `partition_at`, see [`Self::partition_at`].
     pub fn read<M: Memory>(
         &mut self,
         io: &mut Io<'_, M>,
-        partition: PartitionId,
+        (partition, partition_at): (PartitionId, u32),
         offset: Offset,
         bytes_max: u32,
         pieces: &mut Vec<Piece>,
@@ -125,7 +126,8 @@ impl Log {
         if !self.is_recovered() {
             return Read::Failed;
         }
-        let Some(at) = self.partitions.find(partition) else { return Read::UnknownPartition };
+        let at = self.partitions.find_at(partition, partition_at);
+        let Some(at) = at else { return Read::UnknownPartition };
         let state = &self.partitions.list[at as usize];
         if state.deleted {
             return Read::UnknownPartition;

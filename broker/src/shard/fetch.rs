@@ -217,12 +217,12 @@ impl Shard {
             let free = self.room(cx.memory);
             let Some(job) = self.fetches.get_mut(id) else { return };
             let Some(&wanted) = job.fetch.partitions.get(job.next) else { break };
-            let local = self.partitions.get(wanted.partition).map(|found| usize::from(found.lane));
-            let Some(lane) = local else {
+            let Some(local) = self.partitions.get_mut(wanted.partition) else {
                 let code = self.unknown_partition(wanted.partition).code;
                 self.found(id, wanted.partition, Err(code), 0, None);
                 continue;
             };
+            let lane = usize::from(local.lane);
             let target = &mut self.lanes[lane];
             match target.answers(job.fetch.any_replica, cx.now.monotonic) {
                 Ok(voice) => job.voice = voice,
@@ -231,11 +231,13 @@ impl Shard {
                     continue;
                 }
             }
-            let Some(bounds) = target.log.partition(wanted.partition) else {
+            let found = target.log.partition_at(wanted.partition, local.log_at);
+            let Some((log_at, bounds)) = found else {
                 let code = of_voice(job.voice, ErrorCode::UnknownPartition);
                 self.found(id, wanted.partition, Err(code), 0, None);
                 continue;
             };
+            local.log_at = log_at;
             if job.voice == Voice::Follower && wanted.offset > bounds.committed_end {
                 // The leader may have more, and the reader have had it from there.
                 self.found(id, wanted.partition, Ok(bounds), 0, None);
@@ -263,8 +265,8 @@ impl Shard {
             }
             let before = job.pieces.len();
             let io = &mut cx.io(&mut self.ops);
-            let read =
-                target.log.read(io, wanted.partition, wanted.offset, bytes_max, &mut job.pieces);
+            let place = (wanted.partition, log_at);
+            let read = target.log.read(io, place, wanted.offset, bytes_max, &mut job.pieces);
             match read {
                 Read::Waiting(read) => {
                     target.reads.insert(read, Reader::Fetch(id));

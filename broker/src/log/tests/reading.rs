@@ -150,7 +150,7 @@ fn offset_is_found_by_append_time() {
 fn cancelled_read_gives_everything_back() {
     let mut rig = filled(0);
     let mut pieces = Vec::new();
-    let Read::Waiting(id) = rig.call(|log, io| log.read(io, P, Offset(3), 5_000, &mut pieces))
+    let Read::Waiting(id) = rig.call(|log, io| log.read(io, (P, 0), Offset(3), 5_000, &mut pieces))
     else {
         panic!("nothing is cached");
     };
@@ -166,7 +166,7 @@ fn reader_that_was_put_off_is_told_when_a_cancelled_read_is_over() {
     let mut pieces = Vec::new();
     let mut waiting = Vec::new();
     loop {
-        match rig.call(|log, io| log.read(io, P, Offset(3), 5_000, &mut pieces)) {
+        match rig.call(|log, io| log.read(io, (P, 0), Offset(3), 5_000, &mut pieces)) {
             Read::Waiting(id) => waiting.push(id),
             answer => break assert_eq!(answer, Read::Busy),
         }
@@ -182,7 +182,7 @@ fn reader_that_was_put_off_is_told_when_a_cancelled_read_is_over() {
     rig.run();
     assert_eq!(rooms(&rig), 1, "nobody else was refused");
     rig.call(|log, io| log.stop(io));
-    assert_eq!(rig.call(|log, io| log.read(io, P, Offset(3), 1, &mut pieces)), Read::Failed);
+    assert_eq!(rig.call(|log, io| log.read(io, (P, 0), Offset(3), 1, &mut pieces)), Read::Failed);
     assert_eq!(rig.call(|log, io| log.offset_at_time(io, P, 1_000)), Lookup::Failed);
     rig.stop();
 }
@@ -215,7 +215,7 @@ fn entry_still_in_flight_when_its_segment_was_sealed_is_not_served() {
         if rolls == [0, 0, 1] {
             is_met = true;
             let mut pieces = Vec::new();
-            let answer = rig.call(|log, io| log.read(io, P, Offset(0), 1 << 20, &mut pieces));
+            let answer = rig.call(|log, io| log.read(io, (P, 0), Offset(0), 1 << 20, &mut pieces));
             assert!(matches!(answer, Read::Waiting(_)));
             while rig.orders.iter().any(|(_, order)| is_read(order)) {
                 rig.complete(is_read);
@@ -244,7 +244,7 @@ fn reads_from_the_disk_hold_no_more_than_their_share_and_the_rest_waits_its_turn
     rig.events.clear();
     let mut pieces = Vec::new();
     let mut ask = |rig: &mut Rig, offset: u64| {
-        rig.call(|log, io| log.read(io, P, Offset(offset), 5_000, &mut pieces))
+        rig.call(|log, io| log.read(io, (P, 0), Offset(offset), 5_000, &mut pieces))
     };
     // Two buffers of 256 KiB fit, for however many consumers lag.
     assert!(matches!(ask(&mut rig, 3), Read::Waiting(_)));
@@ -269,7 +269,7 @@ fn read_after_the_files_are_closed_has_failed_and_is_no_damage() {
     let mut pieces = Vec::new();
     let mut closing = 0;
     loop {
-        let answer = rig.call(|log, io| log.read(io, P, Offset(3), 5_000, &mut pieces));
+        let answer = rig.call(|log, io| log.read(io, (P, 0), Offset(3), 5_000, &mut pieces));
         assert_eq!(answer, Read::Failed, "after {closing} orders of the stop");
         if rig.orders.is_empty() && !rig.log.wants_turn() {
             break;

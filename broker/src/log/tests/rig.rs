@@ -383,7 +383,8 @@ impl Rig {
         max: u32,
     ) -> Result<Vec<(u64, Vec<u8>)>, Read> {
         let mut pieces = Vec::new();
-        let answer = self.call(|log, io| log.read(io, partition, Offset(offset), max, &mut pieces));
+        let answer =
+            self.call(|log, io| log.read(io, (partition, 0), Offset(offset), max, &mut pieces));
         let answer = match answer {
             Read::Waiting(id) => {
                 self.run();

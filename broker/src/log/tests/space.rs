@@ -142,7 +142,7 @@ fn segment_is_not_dropped_under_a_reader() {
     }
     rig.log.open_partition(P, Retention { age_ms: Some(1), bytes: None });
     let mut pieces = Vec::new();
-    let answer = rig.call(|log, io| log.read(io, P, Offset(0), 5_000, &mut pieces));
+    let answer = rig.call(|log, io| log.read(io, (P, 0), Offset(0), 5_000, &mut pieces));
     assert!(matches!(answer, Read::Waiting(_)));
     rig.now.wall.0 += 10_000;
     rig.now.monotonic.0 += 10_000_000_000;

@@ -396,7 +396,7 @@ impl<D: Device> Rig<D> {
     ) -> Checked<(Read, Vec<u8>)> {
         let mut pieces = Vec::new();
         let mut answer =
-            self.call(|log, io| log.read(io, partition, offset, bytes_max, &mut pieces));
+            self.call(|log, io| log.read(io, (partition, 0), offset, bytes_max, &mut pieces));
         if let Read::Waiting(id) = answer {
             self.run("a read", |rig| rig.heard.reads.iter().any(|(read, ..)| *read == id))?;
             let index = self.heard.reads.iter().position(|(read, ..)| *read == id);
