@@ -132,7 +132,8 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         partitions: u32,
         /// Before all that, planned: a broker stopped in good order and started again, a lane's lead transferred, a broker
-        /// drained; nothing acknowledged may be lost by it at any level, and no producer be told of an error
+        /// drained, a new broker put in the place of one that is removed; nothing acknowledged may be lost by it at any
+        /// level, and no producer be told of an error
         #[arg(long, default_value_t = 0)]
         operations: u32,
         /// Chooses faults, victims and moments (default: by the clock)

@@ -196,7 +196,7 @@ pub fn run(settings: &Settings) -> io::Result<bool> {
 impl Stage {
     /// Starts the brokers; the bad one leads nothing from then on.
     fn begin(mut cluster: Cluster, delay_us: u64) -> io::Result<Self> {
-        (0..cluster.len()).try_for_each(|at| cluster.start(at))?;
+        cluster.members().into_iter().try_for_each(|at| cluster.start(at))?;
         let addresses = cluster.addresses();
         let builder = addresses.iter().fold(Client::builder(), |builder, at| builder.address(at));
         let operator = builder.name("slow-follower").connect().map_err(io::Error::other)?;

@@ -19,10 +19,15 @@ pub struct Cluster {
     pub network: Network,
     binary: PathBuf,
     folder: PathBuf,
+    /// That a broker has had: no number comes back.
+    numbers: u32,
 }
 
+/// A place in the network, and the broker that is there.
 struct Node {
     config: Config,
+    /// It belongs to the cluster. If not, another broker may take its place.
+    is_member: bool,
     child: Option<Child>,
     /// Of its next process: a variable of the environment and its value.
     variable: Option<(&'static str, String)>,
@@ -32,7 +37,8 @@ struct Node {
 const STOP_MAX: Duration = Duration::from_secs(40);
 
 impl Cluster {
-    /// Prepares brokers 1, 2, 3, …, with so many shards each, and starts none.
+    /// Prepares brokers 1, 2, 3, …, with so many shards each, and starts none. Places of the network beyond them are for
+    /// brokers that join.
     pub fn new(
         binary: &Path,
         folder: &Path,
@@ -68,23 +74,61 @@ impl Cluster {
             config.cluster.id = format!("{:032x}", u128::from(seed) | 1 << 100);
             config.cluster.broker = at as u32 + 1;
             config.cluster.brokers.clone_from(&named);
-            Node { config, child: None, variable: None }
+            Node { config, is_member: at < brokers, child: None, variable: None }
         };
-        let nodes = (0..brokers).map(node).collect();
-        Ok(Self { nodes, network, binary: binary.to_owned(), folder: folder.to_owned() })
+        let nodes = (0..network.places()).map(node).collect();
+        let (binary, folder) = (binary.to_owned(), folder.to_owned());
+        Ok(Self { nodes, network, binary, folder, numbers: brokers as u32 })
     }
 
-    pub fn len(&self) -> usize {
-        self.nodes.len()
+    /// The places of the brokers that belong to the cluster.
+    pub fn members(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|at| self.nodes[*at].is_member).collect()
     }
 
+    /// Of all places, also of those that are empty.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        (0..self.len()).map(|at| self.network.address(at)).collect()
+        (0..self.nodes.len()).map(|at| self.network.address(at)).collect()
+    }
+
+    /// Of the broker at this place.
+    pub fn number(&self, at: usize) -> u32 {
+        self.nodes[at].config.cluster.broker
     }
 
     /// Where a broker has its files.
     pub fn folder(&self, at: usize) -> PathBuf {
-        self.folder.join((at + 1).to_string())
+        self.folder.join(self.number(at).to_string())
+    }
+
+    /// Starts a new broker at an empty place, with a new number: it joins. Gives the place.
+    pub fn add(&mut self) -> io::Result<usize> {
+        let at = self.nodes.iter().position(|node| !node.is_member);
+        let at = at.ok_or_else(|| io::Error::other("there is no place for another broker"))?;
+        self.numbers += 1;
+        let number = self.numbers;
+        let mut named: Vec<String> = self.members().into_iter().map(|it| self.named(it)).collect();
+        let data = self.folder.join(number.to_string()).join("data");
+        let node = &mut self.nodes[at];
+        node.config.cluster.broker = number;
+        node.config.cluster.join = true;
+        node.config.data = vec![data];
+        node.is_member = true;
+        named.push(self.named(at));
+        self.nodes[at].config.cluster.brokers = named;
+        self.start(at)?;
+        Ok(at)
+    }
+
+    /// Stops a broker that the cluster has removed, and gives its place away. Its files stay where they are.
+    pub fn retire(&mut self, at: usize) -> io::Result<()> {
+        self.stop(at)?;
+        self.nodes[at].is_member = false;
+        Ok(())
+    }
+
+    fn named(&self, at: usize) -> String {
+        format!("{}@{}", self.number(at), self.network.address(at))
     }
 
     /// Starts a broker that does not run, by its place from 0. To be called from one thread that lives as long as
@@ -193,7 +237,7 @@ impl Cluster {
         let last = lines.get(lines.len().saturating_sub(10)..).unwrap_or_default().join("\n");
         io::Error::other(format!(
             "broker {} ended by itself ({status}); its last words:\n{last}",
-            at + 1
+            self.number(at)
         ))
     }
 }

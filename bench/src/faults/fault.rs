@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use corelog::{BrokerId, Client, Operation};
+use corelog::{BrokerId, Client, ClusterStatusReply, Operation, plan_removal};
 use corelog_broker::random::Random;
 
 use super::cluster::Cluster;
@@ -20,6 +20,8 @@ pub enum Kind {
     Transfer,
     /// It is to lead nothing, and then may again.
     Drain,
+    /// A new broker joins, gets all copies that this one has, and this one is removed and stopped.
+    Replace,
     Kill,
     Pause,
     /// One broker and the others hear nothing of each other.
@@ -31,11 +33,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const PLANNED: [Self; 3] = [Self::Restart, Self::Transfer, Self::Drain];
-    pub const ALL: [Self; 8] = [
+    pub const PLANNED: [Self; 4] = [Self::Restart, Self::Transfer, Self::Drain, Self::Replace];
+    pub const ALL: [Self; 9] = [
         Self::Restart,
         Self::Transfer,
         Self::Drain,
+        Self::Replace,
         Self::Kill,
         Self::Pause,
         Self::Cut,
@@ -66,18 +69,24 @@ pub fn inflict(
     operator: &Client,
     random: &mut Random,
 ) -> io::Result<()> {
-    let others: Vec<usize> = (0..cluster.len()).filter(|at| *at != broker).collect();
+    let mut others = cluster.members();
+    others.retain(|at| *at != broker);
+    let number = BrokerId(cluster.number(broker));
     match kind {
         Kind::Restart => {
             cluster.stop(broker)?;
             cluster.start(broker)
         }
-        Kind::Transfer => transfer(operator, broker, random),
+        Kind::Transfer => transfer(operator, number, random),
         Kind::Drain => {
-            let broker = BrokerId(broker as u32 + 1);
-            carry_out(operator, &Operation::Drain { broker })?;
+            carry_out(operator, &Operation::Drain { broker: number })?;
             sleep_between(random, 0, 1000);
-            carry_out(operator, &Operation::Undrain { broker })
+            carry_out(operator, &Operation::Undrain { broker: number })
+        }
+        Kind::Replace => {
+            let joined = cluster.add()?;
+            replace(operator, number, BrokerId(cluster.number(joined)))?;
+            cluster.retire(broker)
         }
         Kind::Kill => {
             cluster.kill(broker)?;
@@ -111,16 +120,33 @@ pub fn inflict(
 }
 
 /// Of a lane that the broker leads, if it leads any, to any other that has a replica of it.
-fn transfer(operator: &Client, broker: usize, random: &mut Random) -> io::Result<()> {
+fn transfer(operator: &Client, broker: BrokerId, random: &mut Random) -> io::Result<()> {
     let mut pick = |count: usize| random.below(count.max(1) as u64) as usize;
     let status = operator.admin().timeout(OPERATION_MAX).cluster().map_err(io::Error::other)?;
-    let broker = BrokerId(broker as u32 + 1);
     let led: Vec<_> = status.lanes.iter().filter(|lane| lane.leader == Some(broker)).collect();
     let Some(lane) = led.get(pick(led.len())) else { return Ok(()) };
     let mut others: Vec<_> = lane.replicas.iter().map(|replica| replica.broker).collect();
     others.retain(|other| *other != broker);
     let Some(&to) = others.get(pick(others.len())) else { return Ok(()) };
     carry_out(operator, &Operation::Transfer { lane: lane.lane, to })
+}
+
+/// All that `old` has goes to `new`, as soon as that is there, and then `old` belongs to the cluster no more.
+fn replace(operator: &Client, old: BrokerId, new: BrokerId) -> io::Result<()> {
+    let admin = operator.admin().timeout(OPERATION_MAX);
+    let limit = Instant::now() + OPERATION_MAX;
+    let is_there = |status: &ClusterStatusReply| {
+        status.broker(new).is_some_and(|broker| broker.is_alive == Some(true))
+    };
+    while !admin.cluster().is_ok_and(|status| is_there(&status)) {
+        if Instant::now() > limit {
+            return Err(io::Error::other(format!("broker {new} has not joined")));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let done =
+        admin.carry_out_plan(|status| plan_removal(status, old, &[new]), OPERATION_MAX, |_| {});
+    done.map(drop).map_err(|error| io::Error::other(format!("replace {old} by {new}: {error}")))
 }
 
 fn carry_out(operator: &Client, operation: &Operation) -> io::Result<()> {
@@ -139,6 +165,7 @@ impl fmt::Display for Kind {
             Self::Restart => "stop and start",
             Self::Transfer => "take a lane from",
             Self::Drain => "drain",
+            Self::Replace => "put a new one in the place of",
             Self::Kill => "kill -9 of",
             Self::Pause => "freeze",
             Self::Cut => "cut off",

@@ -50,6 +50,8 @@ pub struct Settings {
 }
 
 const BROKERS: usize = 3;
+/// And one that takes the place of another.
+const PLACES: usize = BROKERS + 1;
 const CLIENTS: usize = 2;
 /// From the start of all brokers, or the end of a fault, until every partition serves.
 const SERVICE_MAX: Duration = Duration::from_secs(30);
@@ -72,12 +74,12 @@ pub fn run(settings: &Settings) -> io::Result<bool> {
 
 fn run_in(settings: &Settings, folder: &std::path::Path) -> io::Result<bool> {
     let network = match settings.partitions {
-        0 => Network::loopback(BROKERS)?,
-        _ => Network::namespaces(BROKERS)?,
+        0 => Network::loopback(PLACES)?,
+        _ => Network::namespaces(PLACES)?,
     };
     let (binary, shards) = (&settings.binary, settings.shards);
     let mut cluster = Cluster::new(binary, folder, network, BROKERS, shards, settings.seed)?;
-    for at in 0..cluster.len() {
+    for at in cluster.members() {
         cluster.start(at)?;
     }
     let addresses = cluster.addresses();
@@ -105,11 +107,11 @@ fn run_in(settings: &Settings, folder: &std::path::Path) -> io::Result<bool> {
     let mut history = run.history();
     let mut verdict_of_disks = Vec::new();
     let mut disks = Vec::new();
-    for at in 0..cluster.len() {
-        let data = cluster.folder(at).join("data");
-        match disk::read(at as u32 + 1, &data, &history, &known) {
+    for at in cluster.members() {
+        let (number, data) = (cluster.number(at), cluster.folder(at).join("data"));
+        match disk::read(number, &data, &history, &known) {
             Ok(disk) => disks.push(disk),
-            Err(error) => verdict_of_disks.push(format!("disk of broker {}: {error}", at + 1)),
+            Err(error) => verdict_of_disks.push(format!("disk of broker {number}: {error}")),
         }
     }
     history.add_disks(&disks);
@@ -193,20 +195,22 @@ fn inflict_all(
             end_operations(run, faults, begin);
         }
         sleep_between(&mut random, 200, 1200);
-        let mut broker = random.below(cluster.len() as u64) as usize;
-        let mut led = led_by(operator, broker)?;
+        let members = cluster.members();
+        let mut at = random.below(members.len() as u64) as usize;
+        let mut led = led_by(operator, cluster.number(members[at]))?;
         // Three of four faults hit somebody who leads.
         while led.is_empty() && random.below(4) > 0 {
-            broker = (broker + 1) % cluster.len();
-            led = led_by(operator, broker)?;
+            at = (at + 1) % members.len();
+            led = led_by(operator, cluster.number(members[at]))?;
         }
+        let broker = members[at];
         let from = run.now();
         if let Some(last) = faults.last_mut() {
             last.until = from;
         }
         println!(
             "{number:>4} of {total}: {kind} broker {}, which leads {} partitions",
-            broker + 1,
+            cluster.number(broker),
             led.len()
         );
         faults.push(Fault { kind, led, from, until: u64::MAX });
@@ -297,11 +301,11 @@ fn describe(operator: &Client, name: &str) -> io::Result<TopicInfo> {
 }
 
 /// The partitions that this broker leads, as others say.
-fn led_by(operator: &Client, broker: usize) -> io::Result<Vec<Partition>> {
+fn led_by(operator: &Client, broker: u32) -> io::Result<Vec<Partition>> {
     let mut led = Vec::new();
     for (topic, (name, _)) in (0..).zip(TOPICS) {
         let places = describe(operator, name)?.places;
-        let own = (0..).zip(places).filter(|(_, place)| place.broker.0 as usize == broker + 1);
+        let own = (0..).zip(places).filter(|(_, place)| place.broker.0 == broker);
         led.extend(own.map(|(partition, _)| (topic, partition)));
     }
     Ok(led)

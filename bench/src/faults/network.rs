@@ -51,6 +51,14 @@ impl Network {
         Ok(Self::Namespaces(made))
     }
 
+    /// How many brokers have a place in it.
+    pub fn places(&self) -> usize {
+        match self {
+            Self::Loopback { ports } => ports.len(),
+            Self::Namespaces(spaces) => spaces.made,
+        }
+    }
+
     pub fn address(&self, broker: usize) -> SocketAddr {
         match self {
             Self::Loopback { ports } => SocketAddr::from((Ipv4Addr::LOCALHOST, ports[broker])),
