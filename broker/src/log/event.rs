@@ -120,7 +120,7 @@ pub enum Read {
     },
     /// `LogEvent::ReadDone` follows.
     Waiting(ReadId),
-    /// The offset is the committed end: nothing yet.
+    /// The offset is the committed end, or behind it and not behind all that was appended: nothing yet.
     AtEnd,
     OutOfRange {
         log_start: Offset,

@@ -137,11 +137,12 @@ impl Log {
         } else {
             state.committed_end
         };
-        if offset < state.log_start || offset > served_end {
+        if offset < state.log_start || offset > state.next_offset {
             let (log_start, committed_end) = (state.log_start, state.committed_end);
             return Read::OutOfRange { log_start, committed_end };
         }
-        if offset == served_end {
+        // Also beyond it: a follower may have shown what is committed and not flushed here.
+        if offset >= served_end {
             return Read::AtEnd;
         }
         if state.cached.front().is_some_and(|oldest| oldest.base <= offset) {

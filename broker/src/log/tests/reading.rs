@@ -49,6 +49,8 @@ fn reads_stay_within_log_start_and_committed_end() {
     assert_eq!(rig.read(super::rig::PartitionId(9), 0, 1), Err(Read::UnknownPartition));
     rig.append(P, &body(60, 3_000)).unwrap();
     assert_eq!(rig.read(P, 60, 1), Err(Read::AtEnd), "appended is not committed");
+    assert_eq!(rig.read(P, 61, 1), Err(Read::AtEnd), "but perhaps shown by a replica that has it");
+    assert_eq!(rig.read(P, 62, 1), Err(out));
     rig.run();
     assert_eq!(rig.read(P, 60, 1).unwrap(), [(60, body(60, 3_000))]);
 }

@@ -182,6 +182,24 @@ fn a_follower_does_not_judge_what_only_its_leader_knows() {
 }
 
 #[test]
+fn a_reader_that_had_it_from_followers_waits_at_a_leader_that_has_not_flushed_it() {
+    let (mut cluster, partition) = begun();
+    commit(&mut cluster, 0, partition, "first");
+    cluster.world(0).is_disk_held = true;
+    let writer = write(&mut cluster, 0, partition, "second");
+    cluster.pass(Nanos::from_millis(400));
+    assert_eq!(read(&mut cluster, 1, (partition, 1)), Ok(vec![1]), "two disks have it");
+    let reader = ask(&mut cluster, 0, &near(partition, 2, 5_000));
+    cluster.pass(Nanos::from_millis(400));
+    assert_eq!(answer(&mut cluster, 0, reader), None, "it is not beyond the end");
+    assert!(cluster.world(0).take(writer).is_empty());
+    cluster.world(0).release_disk();
+    commit(&mut cluster, 0, partition, "third");
+    let (fetched, found) = answer(&mut cluster, 0, reader).expect("woken");
+    assert_eq!((fetched.error, found), (None, vec![2]));
+}
+
+#[test]
 fn below_its_log_start_a_follower_sends_to_the_leader() {
     let (mut cluster, partition) = begun_with(1, Some(100_000));
     for value in 0..60 {
