@@ -22,7 +22,7 @@ use crate::driver::counters::{Counters, ShardCounters};
 use crate::driver::executor::{self, CHANNEL_SLOTS, Command, Commands, News, Setup};
 use crate::driver::identity::{self, Identity};
 use crate::driver::machine::Machine;
-use crate::driver::names;
+use crate::driver::names::{self, NameWatch};
 use crate::driver::open_files;
 use crate::driver::start::{self, Prepared};
 use crate::driver::start_error::StartError;
@@ -46,22 +46,29 @@ pub struct Broker {
     news: Mutex<Receiver<(usize, News)>>,
     stop_time_max: Duration,
     watchdog: Option<Watchdog>,
+    names: Option<NameWatch>,
     /// The locks on the data directories, held until the last shard has ended.
     locks: Vec<File>,
 }
 
 #[derive(Debug)]
 struct ShardThread {
-    commands: Commands,
-    bell: UnixStream,
+    orders: Orders,
     thread: Option<JoinHandle<()>>,
 }
 
-impl ShardThread {
-    fn order(&self, command: Command) {
+/// The way to a shard's executor, from any thread.
+#[derive(Clone, Debug)]
+struct Orders {
+    commands: Commands,
+    bell: Arc<UnixStream>,
+}
+
+impl Orders {
+    fn give(&self, command: Command) {
         self.commands.push(command);
         // A shard that has ended hears nothing.
-        _ = (&self.bell).write_all(&[1]);
+        _ = (&*self.bell).write_all(&[1]);
     }
 }
 
@@ -154,6 +161,7 @@ impl Broker {
             news: Mutex::new(news),
             stop_time_max: Duration::from_millis(config.runtime.stop_ms_max),
             watchdog: None,
+            names: None,
             locks,
         };
         for (shard, core) in cores.iter().enumerate() {
@@ -180,15 +188,22 @@ impl Broker {
                 news: news_sender.clone(),
             };
             let made = spawn(setup, *core, &config, &news_sender)?;
-            broker.shards.push(ShardThread { commands, bell, thread: Some(made) });
+            let orders = Orders { commands, bell: Arc::new(bell) };
+            broker.shards.push(ShardThread { orders, thread: Some(made) });
         }
         drop(news_sender);
         let patience = Duration::from_millis(config.runtime.watchdog_ms);
         broker.watchdog = Some(Watchdog::start(beats, patience).map_err(runtime)?);
         broker.wait_until_ready()?;
         for (shard, listener) in broker.shards.iter().zip(listeners) {
-            shard.order(Command::Serve(listen(listener, address)?));
+            shard.orders.give(Command::Serve(listen(listener, address)?));
         }
+        let everybody: Vec<Orders> = broker.shards.iter().map(|it| it.orders.clone()).collect();
+        let tell = move |brokers: Vec<_>| {
+            everybody.iter().for_each(|it| it.give(Command::Located(brokers.clone())));
+        };
+        let names = NameWatch::start(&config.cluster, &places, address, tell);
+        broker.names = names.map_err(runtime)?;
         tracing::info!(%address, shards, cluster = %format_args!("{:032x}", identity.cluster.0),
             "the broker is ready");
         Ok(broker)
@@ -213,7 +228,7 @@ impl Broker {
     /// `runtime.stop_ms_max` it aborts what has not stopped, and says so.
     pub fn stop(mut self) {
         for shard in &self.shards {
-            shard.order(Command::Stop);
+            shard.orders.give(Command::Stop);
         }
         let deadline = Instant::now() + self.stop_time_max;
         let mut running: Vec<usize> = (0..self.shards.len()).collect();
@@ -241,7 +256,7 @@ impl Broker {
     pub fn counters(&self) -> Counters {
         let (sender, receiver) = mpsc::channel::<ShardCounters>();
         for shard in &self.shards {
-            shard.order(Command::Counters(sender.clone()));
+            shard.orders.give(Command::Counters(sender.clone()));
         }
         drop(sender);
         let deadline = Instant::now() + COUNTERS_TIME_MAX;
@@ -286,7 +301,7 @@ impl Broker {
     /// Ends all executors, and gives the directories free when they have ended.
     fn end(&mut self) {
         for shard in &self.shards {
-            shard.order(Command::Exit);
+            shard.orders.give(Command::Exit);
         }
         let deadline = Instant::now() + self.stop_time_max;
         let mut hung = false;
@@ -308,6 +323,7 @@ impl Broker {
         }
         self.locks.clear();
         self.watchdog = None;
+        self.names = None;
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, IntoRawFd};
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -24,7 +25,7 @@ use crate::driver::dial::dial_loop;
 use crate::driver::disk::{self, Disks};
 use crate::driver::machine::Machine;
 use crate::shard::event::Event;
-use corelog_protocol::ids::ShardId;
+use corelog_protocol::ids::{BrokerId, ShardId};
 
 /// Slots of a channel between two shards. glommio's channels get slow below 1,024.
 pub const CHANNEL_SLOTS: usize = 1024;
@@ -45,6 +46,8 @@ pub enum Command {
     /// All shards have stopped, or are not waited for any longer.
     Exit,
     Counters(mpsc::Sender<ShardCounters>),
+    /// Names of the configuration lead elsewhere now.
+    Located(Vec<(BrokerId, SocketAddr)>),
 }
 
 /// What a shard reports.
@@ -135,6 +138,7 @@ pub async fn run(setup: Setup) {
                     core.deliver(Event::Stop);
                 }
                 Command::Exit => open = false,
+                Command::Located(brokers) => core.deliver(Event::Located { brokers }),
                 // Who asked may have gone.
                 Command::Counters(reply) => _ = reply.send(counters(&core, shard)),
             }

@@ -324,7 +324,7 @@ impl Machine for TestMachine {
                     Self::answer(conn, b"woken\n", memory, effects);
                 }
             }
-            Event::Sent { .. } => {}
+            Event::Sent { .. } | Event::Located { .. } => {}
         }
     }
 

@@ -37,8 +37,8 @@ pub struct ShardConfig {
     /// Drawn at random at each start of the broker, the same for all its shards.
     pub life: u64,
     /// The brokers that begin the cluster, or some that are there when this one joins; this one among them, by number.
-    /// Empty: the broker is alone.
-    pub cluster_brokers: Vec<(BrokerId, SocketAddr)>,
+    /// `None`: the name of its host has no address yet, see [`super::event::Event::Located`]. Empty: the broker is alone.
+    pub cluster_brokers: Vec<(BrokerId, Option<SocketAddr>)>,
     /// The cluster is there already: without records of the metadata this broker joins it, and begins nothing.
     pub join: bool,
     /// Where other brokers and clients connect.

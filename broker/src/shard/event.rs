@@ -1,6 +1,8 @@
 //! What can happen to a shard.
 
-use corelog_protocol::ids::ShardId;
+use std::net::SocketAddr;
+
+use corelog_protocol::ids::{BrokerId, ShardId};
 
 use crate::disk::{DiskDone, OpId};
 use crate::memory::Piece;
@@ -46,6 +48,8 @@ pub enum Event {
     Disk { op: OpId, done: DiskDone },
     /// A message from another shard of this broker.
     Told { from: ShardId, message: Box<ShardMessage> },
+    /// Names of the configuration have other addresses than before. Of brokers that are not listed there nothing is said.
+    Located { brokers: Vec<(BrokerId, SocketAddr)> },
     /// Asked for by `Effect::Turn`: what was ready has been delivered; do the work that was put off.
     Turn,
     /// The deadline of the last `Effect::Wake` has passed.

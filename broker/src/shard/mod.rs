@@ -245,6 +245,7 @@ impl Shard {
             Event::Closed { conn } => self.on_closed(cx, conn),
             Event::Disk { op, done } => self.on_disk(cx, op, done),
             Event::Told { from, message } => self.on_told(cx, from, *message),
+            Event::Located { brokers } => self.on_located(cx, &brokers),
             Event::Turn => self.on_turn(cx),
             Event::Woken => self.on_woken(cx),
             Event::Stop => self.on_stop(cx),

@@ -41,7 +41,7 @@ impl Member {
     fn new(
         at: usize,
         shards: u16,
-        listed: Vec<(BrokerId, SocketAddr)>,
+        listed: Vec<(BrokerId, Option<SocketAddr>)>,
         joins: bool,
         config: Rc<dyn Fn(&mut ShardConfig)>,
     ) -> Self {
@@ -105,7 +105,7 @@ impl Cluster {
 
     /// Brokers with so many shards each, and settings that are the same for all.
     pub fn with(shards: &[u16], config: impl Fn(&mut ShardConfig) + 'static) -> Self {
-        let all: Vec<_> = (0..shards.len()).map(|at| (number(at), address(at))).collect();
+        let all: Vec<_> = (0..shards.len()).map(|at| (number(at), Some(address(at)))).collect();
         let config: Rc<dyn Fn(&mut ShardConfig)> = Rc::new(config);
         let make = |(at, &shards): (usize, &u16)| {
             Member::new(at, shards, all.clone(), false, Rc::clone(&config))
@@ -123,7 +123,7 @@ impl Cluster {
     /// Another broker starts for the first time and joins those that are there, of which it knows these. Returns its place.
     pub fn join(&mut self, knows: &[usize]) -> usize {
         let at = self.brokers.len();
-        let listed = knows.iter().chain([&at]).map(|&at| (number(at), address(at))).collect();
+        let listed = knows.iter().chain([&at]).map(|&at| (number(at), Some(address(at)))).collect();
         let mut member = Member::new(at, 1, listed, true, Rc::clone(&self.config));
         let now = self.now();
         member.world.advance(now - member.world.now.monotonic);

@@ -17,6 +17,7 @@ pub mod plan;
 pub mod queue;
 pub mod run;
 pub mod scene;
+mod steps;
 pub mod stories;
 pub mod sweep;
 pub mod tally;

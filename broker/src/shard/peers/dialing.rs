@@ -59,7 +59,10 @@ impl Shard {
             }
             return;
         };
-        let Some(conn) = conn else { return self.redial(cx, place) };
+        let Some(conn) = conn else {
+            link.turn();
+            return self.redial(cx, place);
+        };
         link.state = LinkState::Greeting { conn };
         let (broker, shard) = place;
         let mut session = Session::new(conn, peer_of(link.address));
@@ -100,7 +103,10 @@ impl Shard {
                 let place = (broker, shard);
                 let Some(link) = self.peers.links.get_mut(&place) else { return };
                 match link.state {
-                    LinkState::Greeting { conn: own } if own == conn => self.redial(cx, place),
+                    LinkState::Greeting { conn: own } if own == conn => {
+                        link.turn();
+                        self.redial(cx, place);
+                    }
                     LinkState::Up { conn: own, .. } if own == conn => {
                         // It was good: no need to be slow at first.
                         link.backoff = Nanos::from_millis(REDIAL_MS_MIN);
@@ -116,7 +122,7 @@ impl Shard {
     /// Whether a broker that is known is at this address, or something else on its host.
     pub(in crate::shard) fn is_host_of_broker(&self, peer: Peer) -> bool {
         let is_there = |address: &SocketAddr| peer_of(*address).address == peer.address;
-        self.config.cluster_brokers.iter().any(|(_, address)| is_there(address))
+        self.config.cluster_brokers.iter().filter_map(|(_, address)| address.as_ref()).any(is_there)
             || self.peers.links.values().any(|link| is_there(&link.address))
     }
 

@@ -53,7 +53,10 @@ pub(super) struct Peers {
 
 #[derive(Debug)]
 struct Link {
+    /// Where it is dialed next, or was dialed.
     address: SocketAddr,
+    /// All that is known, the likely ones first: a broker that has moved is not where the view says.
+    addresses: Vec<SocketAddr>,
     state: LinkState,
     /// The longest that the next wait may be.
     backoff: Nanos,
@@ -90,6 +93,16 @@ impl Default for Peers {
             introduced: BTreeMap::new(),
             refusals: BTreeSet::new(),
         }
+    }
+}
+
+impl Link {
+    /// Nobody is there, or somebody else: the next try goes to the next address.
+    fn turn(&mut self) {
+        let at = self.addresses.iter().position(|address| *address == self.address);
+        let next = at.map_or(0, |at| at + 1);
+        let next = self.addresses.get(next).or(self.addresses.first());
+        self.address = next.copied().unwrap_or(self.address);
     }
 }
 

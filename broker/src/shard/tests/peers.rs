@@ -9,7 +9,7 @@ use corelog_protocol::peer::{PEER_VERSION, PeerHello, PeerHelloReply, PeerIdenti
 use super::world::{CLUSTER, Client, World, codes};
 use crate::limits::{FRAME_BYTES_HARD, PEER_SEND_BYTES_MAX, REDIAL_MS_MAX, TICK_MS};
 use crate::memory::{Memory, Piece};
-use crate::sim::cluster::{Cluster, Said, number};
+use crate::sim::cluster::{Cluster, Said, address, number};
 use crate::time::Nanos;
 
 /// Says something of a lane, with a payload in a slot of its own.
@@ -52,6 +52,44 @@ fn three_brokers_have_links_to_each_other_and_a_dead_one_is_found_again() {
     cluster.restart(2);
     cluster.pass(soon());
     assert_eq!(links(&cluster), [2, 2, 2]);
+}
+
+#[test]
+fn a_broker_whose_name_has_no_address_is_found_when_it_has_one() {
+    let mut cluster = Cluster::with(&[1, 1], |shard| {
+        let me = shard.broker;
+        let others = shard.cluster_brokers.iter_mut().filter(|(id, _)| *id != me);
+        others.for_each(|(_, address)| *address = None);
+    });
+    cluster.pass(Nanos::from_secs(10));
+    assert_eq!(links(&cluster), [0, 0]);
+    assert_eq!(cluster.counter(0, 0, "peer_dials"), 0, "there is nothing to dial");
+    cluster.world(0).act(0, |shard, cx| shard.on_located(cx, &[(number(1), address(1))]));
+    cluster.pass(soon());
+    assert_eq!(links(&cluster), [1, 0]);
+    cluster.world(1).act(0, |shard, cx| shard.on_located(cx, &[(number(0), address(0))]));
+    cluster.pass(soon());
+    assert_eq!(links(&cluster), [1, 1]);
+}
+
+#[test]
+fn a_broker_that_is_not_where_it_registered_is_looked_for_where_its_name_leads() {
+    let mut cluster = Cluster::with(&[1, 1], |shard| {
+        if shard.broker == number(1) {
+            shard.advertise = address(9);
+        }
+    });
+    cluster.pass(Nanos::from_secs(3));
+    let view = cluster.brokers[0].world.nodes[0].shard.view();
+    assert_eq!(view.broker(number(1)).map(|record| record.address), Some(address(9)));
+    for _ in 0..3 {
+        cluster.kill(1);
+        cluster.pass(Nanos::from_secs(1));
+        assert_eq!(cluster.links_up(0, 0), 0);
+        cluster.restart(1);
+        cluster.pass(Nanos(3 * soon().0));
+        assert_eq!(links(&cluster), [1, 1]);
+    }
 }
 
 #[test]
@@ -156,8 +194,7 @@ fn a_broker_of_another_cluster_or_with_another_disk_stays_out() {
 }
 
 fn clustered(shard: &mut crate::shard::ShardConfig) {
-    let address = crate::sim::cluster::address;
-    shard.cluster_brokers = vec![(number(0), address(0)), (number(1), address(1))];
+    shard.cluster_brokers = vec![(number(0), Some(address(0))), (number(1), Some(address(1)))];
     shard.connections_per_address_max = 4;
 }
 

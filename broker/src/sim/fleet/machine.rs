@@ -170,7 +170,7 @@ impl World {
         let first = 0..self.plan.first();
         config.join = !first.contains(&broker);
         let knows = first.chain(config.join.then_some(broker));
-        config.cluster_brokers = knows.map(|other| (number(other), address(other))).collect();
+        config.cluster_brokers = knows.map(|other| (number(other), Some(address(other)))).collect();
         config.advertise = address(broker);
         config.rack = self.plan.racks[broker].map(rack_name).unwrap_or_default().into();
         config.replicas_default = self.plan.replicas as u8;

@@ -5,11 +5,12 @@ use corelog_protocol::ids::ShardId;
 use super::machine::Process;
 use super::streams::{Owner, Reading};
 use super::{Action, BrokerAction, World};
-use crate::disk::{DiskDone, DiskOrder, OpId};
+use crate::disk::{DiskOrder, OpId};
 use crate::memory::{Memory, Piece};
 use crate::shard::effect::Effect;
 use crate::shard::event::{Conn, Event};
 use crate::sim::disk::Content;
+use crate::sim::steps::{brief, effect_number, event_number};
 
 impl World {
     pub(super) fn broker_action(&mut self, broker: usize, shard: usize, what: BrokerAction) {
@@ -208,51 +209,5 @@ impl World {
     /// The broker that listens at an address.
     pub(super) fn broker_at(&self, address: std::net::SocketAddr) -> Option<usize> {
         (0..self.plan.brokers).find(|broker| super::machine::address(*broker) == address)
-    }
-}
-
-fn event_number(event: &Event) -> u64 {
-    match event {
-        Event::Start => 1,
-        Event::Opened { conn, .. } => 2 + (u64::from(conn.index) << 8),
-        Event::Received { conn, piece } => {
-            3 + (u64::from(conn.index) << 8) + (u64::from(piece.len) << 32)
-        }
-        Event::Sent { conn } => 4 + (u64::from(conn.index) << 8),
-        Event::Closed { conn } => 5 + (u64::from(conn.index) << 8),
-        Event::Disk { op, .. } => 6 + (op.0 << 8),
-        Event::Told { from, .. } => 7 + (u64::from(from.0) << 8),
-        Event::Turn => 8,
-        Event::Woken => 9,
-        Event::Stop => 10,
-        Event::Dialed { dial, conn } => 11 + (dial.0 << 8) + (u64::from(conn.is_some()) << 63),
-    }
-}
-
-fn effect_number(effect: &Effect) -> u64 {
-    match effect {
-        Effect::Receive { conn, .. } => 21 + (u64::from(conn.index) << 8),
-        Effect::Pause { conn } => 22 + (u64::from(conn.index) << 8),
-        Effect::Send { conn, pieces } => {
-            23 + (u64::from(conn.index) << 8) + (u64::from(pieces.end - pieces.start) << 32)
-        }
-        Effect::Close { conn, .. } => 24 + (u64::from(conn.index) << 8),
-        Effect::Disk { op, .. } => 25 + (op.0 << 8),
-        Effect::Tell { to, .. } => 26 + (u64::from(to.0) << 8),
-        Effect::Turn => 27,
-        Effect::Wake { at } => 28 + (at.0 << 8),
-        Effect::Ready => 29,
-        Effect::Stopped => 30,
-        Effect::Dial { dial, shard, .. } => 31 + (dial.0 << 8) + (u64::from(shard.0) << 48),
-    }
-}
-
-/// Without the long lists.
-fn brief(event: &Event) -> String {
-    match event {
-        Event::Disk { op, done: DiskDone::Listed { files } } => {
-            format!("Disk {op:?} {} files", files.len())
-        }
-        event => format!("{event:?}"),
     }
 }
