@@ -31,7 +31,9 @@ pub fn planned_moves(operation: &Operation, status: &ClusterStatusReply) -> Vec<
     let planned = |lane: &LaneStatus, to| PlannedMove { lane: lane.lane, from: lane.leader, to };
     match *operation {
         // The leader of a lane whose copies change stays, and a broker without copies leads nothing.
-        Operation::Replace { .. } | Operation::Remove { .. } => Vec::new(),
+        Operation::Replace { .. } | Operation::Remove { .. } | Operation::AddLanes { .. } => {
+            Vec::new()
+        }
         Operation::Transfer { lane, to } => {
             let lane = status.lane(lane).filter(|lane| lane.leader != Some(to));
             lane.map(|lane| planned(lane, Some(to))).into_iter().collect()
@@ -117,6 +119,16 @@ pub fn standing(operation: &Operation, status: &ClusterStatusReply) -> Standing 
             None => Standing::Done,
             Some(_) => Standing::TakenBack,
         },
+        Operation::AddLanes { broker, up_to } => {
+            let is_new = |it: &&LaneStatus| it.lane <= up_to && it.preferred() == Some(broker);
+            let waits = status.lanes.iter().filter(is_new).filter(|it| !it.is_serving);
+            let lanes: Vec<LaneId> = waits.map(|it| it.lane).collect();
+            match status.lane(up_to) {
+                None => Standing::TakenBack,
+                Some(_) if lanes.is_empty() => Standing::Done,
+                Some(_) => Standing::UnderWay { lanes },
+            }
+        }
     }
 }
 
@@ -190,6 +202,20 @@ mod tests {
         assert_eq!(planned_moves(&operation, &status), []);
         status.lanes[0].leader = Some(BrokerId(2));
         assert_eq!(standing(&operation, &status), Standing::TakenBack);
+    }
+
+    #[test]
+    fn lanes_are_added_when_they_are_there_and_serve() {
+        let operation = Operation::AddLanes { broker: BrokerId(1), up_to: LaneId(3) };
+        let mut status = status();
+        assert_eq!(standing(&operation, &status), Standing::TakenBack, "not yet, or not at all");
+        assert_eq!(planned_moves(&operation, &status), []);
+        let new = LaneStatus { lane: LaneId(3), is_serving: false, ..status.lanes[0].clone() };
+        status.lanes.push(new);
+        let lanes = vec![LaneId(3)];
+        assert_eq!(standing(&operation, &status), Standing::UnderWay { lanes });
+        status.lanes[2].is_serving = true;
+        assert_eq!(standing(&operation, &status), Standing::Done);
     }
 
     #[test]

@@ -111,7 +111,8 @@ pub fn plan_removal(
 }
 
 /// The steps after which the numbers of copies on each broker, and of lanes that prefer to be led by it, differ by at most
-/// one, as far as racks permit. Brokers that are silent or drain keep what they have, and get nothing.
+/// one, as far as racks permit. Brokers that are silent or drain keep what they have, and get nothing. If a broker then leads
+/// fewer lanes than it has shards, so that a core of it leads nothing, it gets new ones: one for each of its shards.
 ///
 /// # Errors
 /// [`NoPlan::NobodyKnows`].
@@ -135,6 +136,9 @@ pub fn plan_balance(status: &ClusterStatusReply) -> Result<Vec<Operation>, NoPla
             steps.push(model.transfer(lane, to));
         }
     }
+    while let Some(broker) = model.next_to_grow() {
+        steps.push(model.grow(broker));
+    }
     Ok(steps)
 }
 
@@ -150,6 +154,7 @@ fn waits_for(lane: &LaneStatus) -> Option<Operation> {
 struct Model {
     lanes: BTreeMap<LaneId, Lane>,
     racks: BTreeMap<BrokerId, String>,
+    shards: BTreeMap<BrokerId, usize>,
     /// Brokers that may get something: alive, and they do not drain.
     places: Vec<BrokerId>,
 }
@@ -173,6 +178,7 @@ impl Model {
         Ok(Self {
             lanes: status.lanes.iter().map(lane).collect(),
             racks: status.brokers.iter().map(|it| (it.id, it.rack.clone())).collect(),
+            shards: status.brokers.iter().map(|it| (it.id, usize::from(it.shards))).collect(),
             places: may_have.map(|it| it.id).collect(),
         })
     }
@@ -218,6 +224,36 @@ impl Model {
             lane.replicas.sort_by_key(|replica| *replica != to);
         }
         Operation::Transfer { lane: id, to }
+    }
+
+    /// A broker with a core that leads nothing, though all lead as many lanes as they can. Lanes with one copy are as they
+    /// are, and more of them would be no gain for those that there are.
+    fn next_to_grow(&self) -> Option<BrokerId> {
+        let copies = self.copies_of_a_lane();
+        let has_room = copies > 1 && self.places.len() >= copies && !self.lanes.is_empty();
+        let is_idle = |id: &BrokerId| self.leads(*id) < self.shards.get(id).copied().unwrap_or(0);
+        self.places.iter().copied().filter(|_| has_room).find(is_idle)
+    }
+
+    fn copies_of_a_lane(&self) -> usize {
+        self.lanes.values().map(|lane| lane.replicas.len()).max().unwrap_or_default()
+    }
+
+    /// As the broker that leads the metadata will do it, about.
+    fn grow(&mut self, broker: BrokerId) -> Operation {
+        let copies = self.copies_of_a_lane();
+        let mut last = self.lanes.keys().last().copied().unwrap_or(LaneId(0));
+        for _ in 0..self.shards.get(&broker).copied().unwrap_or(1) {
+            last = LaneId(last.0 + 1);
+            self.lanes.insert(last, Lane { replicas: vec![broker], leader: Some(broker) });
+            for _ in 1..copies {
+                let Some(next) = self.best_place(last, BrokerId(0)) else { break };
+                if let Some(lane) = self.lanes.get_mut(&last) {
+                    lane.replicas.push(next);
+                }
+            }
+        }
+        Operation::AddLanes { broker, up_to: last }
     }
 
     /// Who leads a lane if this one does no more: of those that may, who leads the fewest.

@@ -11,6 +11,7 @@
 //! tag 7 Undrain:        is it only asked about u8, broker u32
 //! tag 8 Replace:        is it only asked about u8, lane u32, count u32, count x broker u32
 //! tag 9 Remove:         is it only asked about u8, broker u32
+//! tag 10 AddLanes:      is it only asked about u8, lane u32, broker u32
 //! tag 16 decided:       version u64, outcome u8, topic u32 (0, but for outcome 0), only for outcome 8 an obstacle
 //! tag 17 refused:       code u16, retry_after_ms u32
 //! outcomes: 0 done, 1 noted, 2 topic exists, 3 unknown topic, 4 invalid, 5 fewer partitions, 6 limit reached,
@@ -160,6 +161,11 @@ impl AskedChange {
                     Operation::Drain { broker } => (start(6), broker),
                     Operation::Undrain { broker } => (start(7), broker),
                     Operation::Remove { broker } => (start(9), broker),
+                    Operation::AddLanes { broker, up_to } => {
+                        let mut writer = start(10);
+                        writer.u32(up_to.0);
+                        (writer, broker)
+                    }
                     Operation::Replace { .. } => unreachable!("written above"),
                 };
                 writer.u32(broker.0);
@@ -190,7 +196,7 @@ impl AskedChange {
                 Change::TopicAlter { name, changes: read_changes(fields)? }
             }
             4 => Change::BrokerRegister { record: BrokerRecord::read(fields)? },
-            5..=9 => {
+            5..=10 => {
                 let check_only = read_flag(fields)?;
                 let operation = match tag {
                     5 => Operation::Transfer {
@@ -200,6 +206,10 @@ impl AskedChange {
                     6 => Operation::Drain { broker: BrokerId(fields.u32()?) },
                     7 => Operation::Undrain { broker: BrokerId(fields.u32()?) },
                     9 => Operation::Remove { broker: BrokerId(fields.u32()?) },
+                    10 => {
+                        let up_to = LaneId(fields.u32()?);
+                        Operation::AddLanes { broker: BrokerId(fields.u32()?), up_to }
+                    }
                     _ => Operation::Replace {
                         lane: LaneId(fields.u32()?),
                         replicas: fields.list(|fields| fields.u32().map(BrokerId))?,
@@ -330,6 +340,7 @@ mod tests {
                 replicas: vec![BrokerId(2), BrokerId(4)],
             }),
             operate(Operation::Remove { broker: BrokerId(2) }),
+            operate(Operation::AddLanes { broker: BrokerId(2), up_to: LaneId(3) }),
         ];
         (7..).zip(changes).map(|(token, change)| AskedChange { token, change }).collect()
     }

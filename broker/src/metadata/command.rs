@@ -18,6 +18,7 @@
 //! tag 13 BrokerDrain:   broker u32, is it draining u8
 //! tag 14 LaneTransfer:  lane u32, epoch u64, broker u32
 //! tag 15 LaneReplace:   lane u32, epoch u64, set
+//! tag 16 LanesAdd:      first u32, count u32, count x set   of lanes first, first + 1, ...
 //! set:      count u8, count x (broker u32, directory u16)
 //! position: epoch u64, end u64
 //! broker:   id u32, incarnation u64, life u64, address, rack, shards u16, directories u16
@@ -42,6 +43,11 @@ pub const FORMAT: u8 = 2;
 pub enum Command {
     /// Once: which lanes there are, and the replicas of each, the preferred leader first.
     Boot {
+        lanes: Vec<Arc<[LaneReplica]>>,
+    },
+    /// More lanes, the first of which has this number: the one after the last that there is.
+    LanesAdd {
+        first: LaneId,
         lanes: Vec<Arc<[LaneReplica]>>,
     },
     /// The lanes were chosen by who proposed, so that another way to choose never changes what an
@@ -208,6 +214,13 @@ impl Command {
                 write_replicas(&mut writer, replicas);
                 writer.finish()
             }
+            Self::LanesAdd { first, lanes } => {
+                let mut writer = Writer::new(FORMAT, 16);
+                writer.u32(first.0);
+                writer.u32(lanes.len() as u32);
+                lanes.iter().for_each(|set| write_replicas(&mut writer, set));
+                writer.finish()
+            }
             Self::BrokerDrain { id, is_draining } => {
                 let mut writer = Writer::new(FORMAT, 13);
                 writer.u32(id.0);
@@ -243,6 +256,7 @@ impl Command {
                 let id = BrokerId(reader.u32()?);
                 Self::BrokerDrain { id, is_draining: read_flag(&mut reader)? }
             }
+            16 => Self::LanesAdd { first: LaneId(reader.u32()?), lanes: reader.list(read_set)? },
             _ => return Err(BadBytes),
         };
         reader.finish()?;
@@ -394,6 +408,7 @@ mod tests {
                 epoch: Epoch(9),
                 replicas: set(&[(2, 0), (4, 1)]),
             },
+            Command::LanesAdd { first: LaneId(7), lanes: vec![set(&[(3, 1), (1, 0), (2, 7)])] },
         ]
     }
 

@@ -17,6 +17,7 @@ pub mod command;
 pub mod consensus;
 pub mod failover;
 pub mod fence;
+mod growth;
 mod lane;
 pub mod membership;
 mod operation;

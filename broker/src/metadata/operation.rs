@@ -5,11 +5,13 @@
 //! safety, and what it cannot know (a target that dies) takes the operation back by itself.
 
 use corelog_protocol::ids::{BrokerId, LaneId};
-use corelog_protocol::message::{Obstacle, Operation};
+use corelog_protocol::message::{LANES_MAX, Obstacle, Operation};
 
+use super::broker::BrokerRecord;
 use super::command::Command;
 use super::consensus::Members;
 use super::failover::Failover;
+use super::growth;
 use super::membership;
 use super::state::State;
 use crate::time::Monotonic;
@@ -39,7 +41,43 @@ pub(super) fn command(
             None => Err(Obstacle::UnknownBroker { broker }),
         },
         &Operation::Remove { broker } => remove(state, broker, members, (failover, now)),
+        &Operation::AddLanes { broker, up_to } => {
+            add_lanes(state, (broker, up_to), |id| failover.is_alive(id, now))
+        }
     }
+}
+
+/// Only on brokers that are there and lead what they are given: a new lane needs a quorum at once.
+fn add_lanes(
+    state: &State,
+    (broker, up_to): (BrokerId, LaneId),
+    is_alive: impl Fn(BrokerId) -> bool,
+) -> Result<Command, Obstacle> {
+    let Some(leader) = state.broker(broker) else {
+        return Err(Obstacle::UnknownBroker { broker });
+    };
+    if state.is_draining(broker) {
+        return Err(Obstacle::Draining { broker });
+    }
+    if !is_alive(broker) {
+        return Err(Obstacle::Silent { broker });
+    }
+    let last = state.lanes().len();
+    if up_to.0 as usize <= last {
+        return Err(Obstacle::LaneExists { lane: up_to });
+    }
+    if up_to.0 as usize > LANES_MAX {
+        return Err(Obstacle::TooManyLanes { lane: up_to });
+    }
+    let others: Vec<&BrokerRecord> = state
+        .brokers()
+        .filter(|it| it.id != broker && is_alive(it.id) && !state.is_draining(it.id))
+        .collect();
+    let lanes = growth::sets(state, leader, &others, up_to).ok_or_else(|| {
+        let count = growth::replicas(state) as u64;
+        Obstacle::BadReplicas { lane: up_to, count }
+    })?;
+    Ok(Command::LanesAdd { first: LaneId(last as u32 + 1), lanes })
 }
 
 /// It has nothing, so nothing is lost with it; but what is left must be able to go on.
@@ -302,6 +340,32 @@ mod tests {
         let nobody = Err(Obstacle::UnknownBroker { broker: BrokerId(9) });
         assert_eq!(ask(&state, &failover, &drain(9)), nobody);
         assert_eq!(ask(&state, &failover, &Operation::Undrain { broker: BrokerId(9) }), nobody);
+    }
+
+    #[test]
+    fn lanes_are_added_on_brokers_that_are_there() {
+        let (mut state, failover) = world();
+        let add =
+            |broker, up_to| Operation::AddLanes { broker: BrokerId(broker), up_to: LaneId(up_to) };
+        let refused = |state: &State, operation| ask(state, &failover, &operation).unwrap_err();
+        let broker = BrokerId(9);
+        assert_eq!(refused(&state, add(9, 3)), Obstacle::UnknownBroker { broker });
+        let lane = LaneId(2);
+        assert_eq!(refused(&state, add(2, 2)), Obstacle::LaneExists { lane });
+        let lane = LaneId(LANES_MAX as u32 + 1);
+        assert_eq!(refused(&state, add(2, lane.0)), Obstacle::TooManyLanes { lane });
+        let command = ask(&state, &failover, &add(2, 4)).expect("there are three");
+        let Command::LanesAdd { first: LaneId(3), lanes } = &command else { panic!("{command:?}") };
+        let sets: Vec<Vec<u32>> =
+            lanes.iter().map(|set| set.iter().map(|it| it.broker.0).collect()).collect();
+        assert_eq!(sets, [[2, 3, 1], [2, 1, 3]]);
+        state.apply(&command);
+        assert_eq!(state.lanes().len(), 4);
+        state.apply(&Command::BrokerDrain { id: BrokerId(3), is_draining: true });
+        let too_few = Obstacle::BadReplicas { lane: LaneId(5), count: 3 };
+        assert_eq!(refused(&state, add(2, 5)), too_few);
+        let broker = BrokerId(3);
+        assert_eq!(refused(&state, add(3, 5)), Obstacle::Draining { broker });
     }
 
     #[test]

@@ -1,18 +1,29 @@
-//! Which lane takes a new partition: always the one with the fewest, the first among equals.
+//! Which lane takes a new partition: the one with the fewest of its topic, and of those the one with the fewest at all. So the
+//! partitions of one topic lie in different lanes, and on different cores, also if some lanes are new and empty.
 
 use corelog_protocol::ids::{BrokerId, LaneId};
 
-/// Chooses a lane for each of `partitions` new partitions, given how many each lane has. Among equals the
+/// How many partitions a lane has.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    pub lane: LaneId,
+    /// Of the topic in question.
+    pub own: u32,
+    /// Of all.
+    pub all: u32,
+}
+
+/// Chooses a lane for each of `partitions` new partitions of one topic. Among equals the
 /// earlier in the list is taken. Without lanes there is no place, and the answer is empty.
-pub fn place(counts: &[(LaneId, u32)], partitions: u32) -> Vec<LaneId> {
-    let by_count = |(at, &(lane, count)): (usize, &(LaneId, u32))| (count, at, lane);
+pub fn place(lanes: &[Held], partitions: u32) -> Vec<LaneId> {
+    let by_count = |(at, held): (usize, &Held)| (held.own, held.all, at, held.lane);
     let mut heap: std::collections::BinaryHeap<_> =
-        counts.iter().enumerate().map(by_count).map(std::cmp::Reverse).collect();
+        lanes.iter().enumerate().map(by_count).map(std::cmp::Reverse).collect();
     let mut chosen = Vec::new();
     while chosen.len() < partitions as usize {
-        let Some(std::cmp::Reverse((count, at, lane))) = heap.pop() else { break };
+        let Some(std::cmp::Reverse((own, all, at, lane))) = heap.pop() else { break };
         chosen.push(lane);
-        heap.push(std::cmp::Reverse((count.saturating_add(1), at, lane)));
+        heap.push(std::cmp::Reverse((own.saturating_add(1), all, at, lane)));
     }
     chosen
 }
@@ -36,12 +47,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_emptiest_lane_is_next_and_equals_take_turns() {
-        let counts = [(LaneId(1), 2), (LaneId(2), 0), (LaneId(3), 1)];
-        let chosen: Vec<u32> = place(&counts, 6).into_iter().map(|lane| lane.0).collect();
-        assert_eq!(chosen, [2, 2, 3, 1, 2, 3]);
+    fn a_topic_goes_into_all_lanes_the_emptiest_first() {
+        let held = |(lane, own, all)| Held { lane: LaneId(lane), own, all };
+        let place = |held: &[Held], partitions| -> Vec<u32> {
+            super::place(held, partitions).into_iter().map(|lane| lane.0).collect()
+        };
+        let new = [(1, 0, 2), (2, 0, 0), (3, 0, 1)].map(held);
+        assert_eq!(place(&new, 6), [2, 3, 1, 2, 3, 1]);
+        assert_eq!(place(&new, 1), [2]);
         assert!(place(&[], 3).is_empty());
-        assert!(place(&counts, 0).is_empty());
+        assert!(place(&new, 0).is_empty());
+        // One lane is new: what is added to a topic does not all go there.
+        let grown = [(1, 1, 900), (2, 1, 900), (3, 0, 0)].map(held);
+        assert_eq!(place(&grown, 5), [3, 3, 1, 2, 3]);
     }
 
     #[test]

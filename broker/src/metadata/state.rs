@@ -133,7 +133,7 @@ impl State {
         if self.names.contains_key(name) {
             return Err(Outcome::TopicExists);
         }
-        let lanes = self.place(settings.partitions);
+        let lanes = self.place(&[], settings.partitions);
         Ok(Command::TopicCreate { name: name.into(), settings, lanes })
     }
 
@@ -146,15 +146,27 @@ impl State {
         if !settings.is_valid() {
             return Err(Outcome::Invalid);
         }
-        Ok(Command::TopicAlter { topic: topic.id, changes, lanes_from, lanes: self.place(added) })
+        Ok(Command::TopicAlter {
+            topic: topic.id,
+            changes,
+            lanes_from,
+            lanes: self.place(&topic.links, added),
+        })
     }
 
-    fn place(&self, partitions: u32) -> Vec<LaneId> {
+    /// `links`: of the partitions that the topic has already.
+    fn place(&self, links: &[Link], partitions: u32) -> Vec<LaneId> {
         let lanes = self.lanes.iter().map(|lane| (lane.preferred(), lane.id));
-        let with_count = |lane: LaneId| (lane, self.counts[lane.0 as usize - 1]);
-        let counts: Vec<(LaneId, u32)> =
-            placement::by_turns(lanes).into_iter().map(with_count).collect();
-        placement::place(&counts, partitions)
+        let mut own = vec![0; self.lanes.len()];
+        for link in links {
+            own[link.lane.0 as usize - 1] += 1;
+        }
+        let held = |lane: LaneId| {
+            let at = lane.0 as usize - 1;
+            placement::Held { lane, own: own[at], all: self.counts[at] }
+        };
+        let lanes: Vec<_> = placement::by_turns(lanes).into_iter().map(held).collect();
+        placement::place(&lanes, partitions)
     }
 
     /// Applies a committed command. Refused commands change nothing but the version.
@@ -162,6 +174,7 @@ impl State {
         self.version += 1;
         match command {
             Command::Boot { lanes } => self.boot(lanes),
+            Command::LanesAdd { first, lanes } => self.add_lanes(*first, lanes),
             Command::TopicCreate { name, settings, lanes } => self.create(name, *settings, lanes),
             Command::TopicDelete { name } => self.delete(name),
             Command::TopicAlter { topic, changes, lanes_from, lanes } => {

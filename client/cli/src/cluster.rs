@@ -125,6 +125,9 @@ fn progress(operation: &Operation, standing: &Standing, status: &ClusterStatusRe
         (Operation::Remove { broker }, Standing::UnderWay { .. }) => {
             format!("broker {broker} is removed; its vote about the metadata is taken from it")
         }
+        (Operation::AddLanes { .. }, Standing::UnderWay { lanes }) => {
+            format!("{} are made, and not led yet", lanes_text(lanes.iter().copied()))
+        }
         (_, Standing::TakenBack) => "it took too long and was taken back: once more".into(),
     }
 }
@@ -142,6 +145,7 @@ fn done(operation: &Operation, moves: &[PlannedMove]) -> String {
             format!("broker {broker} may lead again")
         }
         Operation::Remove { broker } => format!("broker {broker} is removed for good"),
+        Operation::AddLanes { broker, up_to } => added(*broker, *up_to),
         Operation::Undrain { broker } => {
             let lanes = lanes_text(moves.iter().map(|planned| planned.lane));
             format!(
@@ -149,6 +153,10 @@ fn done(operation: &Operation, moves: &[PlannedMove]) -> String {
             )
         }
     }
+}
+
+fn added(broker: BrokerId, up_to: LaneId) -> String {
+    format!("there are {up_to} lanes, and broker {broker} leads the new ones")
 }
 
 fn tell_plan(
@@ -171,6 +179,7 @@ fn tell_plan(
         Operation::Drain { broker } => format!("broker {broker} leads nothing"),
         Operation::Undrain { broker } => format!("broker {broker} may lead again"),
         Operation::Remove { broker } => format!("broker {broker} is removed for good"),
+        Operation::AddLanes { broker, up_to } => added(*broker, *up_to),
     };
     output.line(&format!("{said}: {what}"))?;
     moves.iter().try_for_each(|planned| output.line(&format!("  {}", moved(planned, planned.to))))

@@ -51,6 +51,7 @@ fn text(steps: &[Operation]) -> String {
         Operation::Drain { broker } => format!("drain {broker}"),
         Operation::Undrain { broker } => format!("undrain {broker}"),
         Operation::Remove { broker } => format!("remove {broker}"),
+        Operation::AddLanes { broker, up_to } => format!("{broker} up to {up_to}"),
     };
     steps.iter().map(step).collect::<Vec<_>>().join(", ")
 }
@@ -95,6 +96,28 @@ fn carry_out(status: &mut ClusterStatusReply, step: &Operation) {
             status.voters.retain(|it| it != broker);
             status.learners.retain(|it| it != broker);
         }
+        Operation::AddLanes { broker, up_to } => {
+            let others = |lane: u32| {
+                let mut others: Vec<_> = status.brokers.iter().map(|it| it.id).collect();
+                others.retain(|it| it != broker);
+                others.rotate_left(lane as usize % 2);
+                others
+            };
+            let mut new = Vec::new();
+            for id in status.lanes.len() as u32 + 1..=up_to.0 {
+                let replica =
+                    |broker| ReplicaStatus { broker, behind: Some(0), is_caught_up: true };
+                let set = [*broker].into_iter().chain(others(id)).take(3);
+                new.push(LaneStatus {
+                    lane: LaneId(id),
+                    leader: Some(*broker),
+                    replicas: set.map(replica).collect(),
+                    ..status.lanes[0].clone()
+                });
+            }
+            assert!(!new.is_empty(), "they are there");
+            status.lanes.extend(new);
+        }
     }
     status.version += 1;
 }
@@ -123,6 +146,31 @@ fn a_broker_that_is_alive_is_drained_emptied_and_removed() {
     status.brokers[0].is_draining = true;
     let steps = plan_removal(&status, BrokerId(1), &[]);
     assert_eq!(steps, Err(NoPlan::NoPlace { lane: LaneId(1), broker: BrokerId(1) }));
+}
+
+#[test]
+fn a_broker_with_a_core_that_leads_nothing_gets_new_lanes() {
+    let mut status = status("123 231 312", "----");
+    status.brokers[3].shards = 2;
+    let mut steps = 0;
+    loop {
+        let left = plan_balance(&status).expect("a plan");
+        let Some(step) = left.first() else { break };
+        if let Operation::AddLanes { broker, up_to } = step {
+            assert_eq!((*broker, *up_to), (BrokerId(4), LaneId(5)), "one for each of its cores");
+            let could_lead = counts(&status, |lane, id| lane.preferred() == Some(id));
+            assert_eq!(could_lead, [1, 1, 1, 0], "the others are levelled first");
+        }
+        carry_out(&mut status, step);
+        steps += 1;
+        assert!(steps < 20, "{}", text(&left));
+    }
+    assert_eq!(status.lanes.len(), 5);
+    let leads = counts(&status, |lane, id| lane.preferred() == Some(id));
+    assert!(leads[3] >= 1 && leads.iter().all(|&count| count >= 1), "{leads:?}");
+    // Lanes with one copy stay as they are: a new one could not be moved either.
+    let alone = self::status("1 2", "---");
+    assert_eq!(text(&plan_balance(&alone).expect("a plan")), "");
 }
 
 #[test]

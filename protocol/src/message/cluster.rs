@@ -316,6 +316,14 @@ pub enum Operation {
         /// Which one.
         broker: BrokerId,
     },
+    /// The lanes up to this number are made that there are not yet. This broker leads them, and they have as many replicas as
+    /// the others. New partitions go into them.
+    AddLanes {
+        /// Who leads them.
+        broker: BrokerId,
+        /// Greater than the number of lanes that there are. At most [`LANES_MAX`].
+        up_to: LaneId,
+    },
 }
 
 /// "Do this", or "could this be done?"
@@ -344,6 +352,7 @@ impl Operate {
                 Operation::Replace { lane, replicas: replicas.iter().map(BrokerId).collect() }
             }
             5 => Operation::Remove { broker },
+            6 => Operation::AddLanes { broker, up_to: lane },
             _ => return Err(MalformedError::new("operate: no such operation")),
         };
         Ok(Self { operation, check_only: table.check_only(), timeout_ms: table.timeout_ms() })
@@ -358,6 +367,7 @@ impl sealed::Table for Operate {
             Operation::Undrain { broker } => (3, 0, broker.0, &[][..]),
             Operation::Replace { lane, replicas } => (4, lane.0, 0, &replicas[..]),
             Operation::Remove { broker } => (5, 0, broker.0, &[][..]),
+            Operation::AddLanes { broker, up_to } => (6, up_to.0, broker.0, &[][..]),
         };
         let replicas: Vec<u32> = replicas.iter().map(|id| id.0).collect();
         let args = wire::OperateArgs {
@@ -414,6 +424,10 @@ pub enum Obstacle {
     NoOtherBroker { broker: BrokerId },
     /// Without the broker, fewer than a majority of those who decide about the metadata would be heard of.
     NoQuorumWithout { broker: BrokerId },
+    /// There is a lane with this number already.
+    LaneExists { lane: LaneId },
+    /// No lane may have this number: there would be too many.
+    TooManyLanes { lane: LaneId },
 }
 
 impl Obstacle {
@@ -449,6 +463,8 @@ impl Obstacle {
             Self::HasReplicas { lane, broker } => (17, lane.0, broker.0, 0),
             Self::NoOtherBroker { broker } => (18, 0, broker.0, 0),
             Self::NoQuorumWithout { broker } => (19, 0, broker.0, 0),
+            Self::LaneExists { lane } => (20, lane.0, 0, 0),
+            Self::TooManyLanes { lane } => (21, lane.0, 0, 0),
         }
     }
 
@@ -484,6 +500,8 @@ impl Obstacle {
             17 => Self::HasReplicas { lane, broker },
             18 => Self::NoOtherBroker { broker },
             19 => Self::NoQuorumWithout { broker },
+            20 => Self::LaneExists { lane },
+            21 => Self::TooManyLanes { lane },
             _ => return Err(MalformedError::new("operate: no such obstacle")),
         };
         check(obstacle.to_wire() == parts, "operate: an obstacle that cannot be")?;
@@ -538,6 +556,10 @@ impl fmt::Display for Obstacle {
                 f,
                 "without broker {broker} fewer than a majority of the metadata's voters would be heard of"
             ),
+            Self::LaneExists { lane } => write!(f, "there is a lane {lane} already"),
+            Self::TooManyLanes { lane } => {
+                write!(f, "there may be {LANES_MAX} lanes, and {lane} would be more")
+            }
         }
     }
 }

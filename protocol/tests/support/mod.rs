@@ -463,6 +463,11 @@ pub fn operate_remove() -> Operate {
     Operate { operation, check_only: false, timeout_ms: 0 }
 }
 
+pub fn operate_add_lanes() -> Operate {
+    let operation = Operation::AddLanes { broker: BrokerId(3), up_to: LaneId(12) };
+    Operate { operation, check_only: false, timeout_ms: 0 }
+}
+
 pub fn operate_reply() -> OperateReply {
     OperateReply { result: Ok(78) }
 }
@@ -520,6 +525,7 @@ macro_rules! for_each_table {
         $call!("operate_drain", Operate, support::operate_drain());
         $call!("operate_replace", Operate, support::operate_replace());
         $call!("operate_remove", Operate, support::operate_remove());
+        $call!("operate_add_lanes", Operate, support::operate_add_lanes());
         $call!("operate_reply", OperateReply, support::operate_reply());
         $call!("operate_reply_obstacle", OperateReply, support::operate_reply_obstacle());
     };

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use corelog_protocol::ids::{BrokerId, Epoch, LaneId, TopicId};
-use corelog_protocol::message::Obstacle;
+use corelog_protocol::message::{LANES_MAX, Obstacle};
 
 use super::{Outcome, State};
 use crate::metadata::boot::directory;
@@ -13,15 +13,32 @@ use crate::replica::Position;
 
 impl State {
     pub(super) fn boot(&mut self, lanes: &[Arc<[LaneReplica]>]) -> Outcome {
-        let are_sets = lanes.iter().all(|set| is_set(set) && self.are_placed(set));
-        if !self.lanes.is_empty() || lanes.is_empty() || !are_sets {
+        if !self.lanes.is_empty() {
             return Outcome::Invalid;
+        }
+        match self.add_lanes(LaneId(1), lanes) {
+            Outcome::Noted => Outcome::Done(TopicId(0)),
+            refused => refused,
+        }
+    }
+
+    pub(super) fn add_lanes(&mut self, first: LaneId, lanes: &[Arc<[LaneReplica]>]) -> Outcome {
+        let are_sets = lanes.iter().all(|set| is_set(set) && self.are_placed(set));
+        let before = self.lanes.len();
+        if self.lane(first).is_some() {
+            return Outcome::Obstructed(Obstacle::LaneExists { lane: first });
+        }
+        if first.0 as usize != before + 1 || lanes.is_empty() || !are_sets {
+            return Outcome::Invalid;
+        }
+        if before + lanes.len() > LANES_MAX {
+            return Outcome::LimitReached;
         }
         let record =
             |(set, id): (&Arc<[LaneReplica]>, u32)| LaneRecord::new(LaneId(id), Arc::clone(set));
-        self.lanes = Arc::new(lanes.iter().zip(1..).map(record).collect());
-        self.counts = vec![0; lanes.len()];
-        Outcome::Done(TopicId(0))
+        Arc::make_mut(&mut self.lanes).extend(lanes.iter().zip(first.0..).map(record));
+        self.counts.resize(self.lanes.len(), 0);
+        Outcome::Noted
     }
 
     /// On registered brokers and disks that they have. A broker alone is not registered, and its lanes
@@ -641,5 +658,25 @@ pub(super) mod tests {
         assert_eq!(state.apply(&boot(&[&[1, 2, 3], &[3]])), Outcome::Done(TopicId(0)));
         assert_eq!(lane(&state), (1, None));
         assert_refused(&mut state, &boot(&[&[1, 2, 3]]));
+    }
+
+    #[test]
+    fn more_lanes_follow_the_last_one_once() {
+        let mut state = cluster(3);
+        let had = state.lanes().len() as u32;
+        let add = |first, sets: &[&[u32]]| Command::LanesAdd {
+            first: LaneId(first),
+            lanes: sets.iter().map(|brokers| set(brokers)).collect(),
+        };
+        for bad in [add(had + 2, &[&[1, 2, 3]]), add(had + 1, &[]), add(had + 1, &[&[1, 2, 99]])] {
+            assert_refused(&mut state, &bad);
+        }
+        let twice = add(had + 1, &[&[3, 1, 2], &[2, 3, 1]]);
+        assert_eq!(state.apply(&twice), Outcome::Noted);
+        let is_there = Obstacle::LaneExists { lane: LaneId(had + 1) };
+        assert_eq!(state.apply(&twice), Outcome::Obstructed(is_there));
+        let new = state.lane(LaneId(had + 2)).expect("made");
+        assert_eq!((new.epoch, new.leader_id(), new.preferred()), (Epoch(1), None, BrokerId(2)));
+        assert_eq!(State::from_image(&state.image()).as_ref(), Ok(&state));
     }
 }

@@ -2,7 +2,7 @@
 
 use corelog_protocol::ErrorCode;
 use corelog_protocol::frame::FrameKind;
-use corelog_protocol::ids::BrokerId;
+use corelog_protocol::ids::{BrokerId, LaneId};
 use corelog_protocol::message::{Hello, Obstacle, Operation};
 
 use super::moving::Story;
@@ -104,6 +104,48 @@ fn a_broker_joins_learns_everything_and_gets_lanes() {
         assert_eq!(story.leader(lane), Some(3));
         story.check();
     }
+}
+
+#[test]
+fn lanes_that_are_added_take_new_partitions_and_fail_over_like_the_others() {
+    let mut story = Story::with_a_fourth(&[0]);
+    let keeper = story.keeper();
+    let had = story.status(keeper).lanes.len() as u32;
+    let (broker, up_to) = (number(3), LaneId(had + 2));
+    let add = Operation::AddLanes { broker, up_to };
+    assert_eq!(story.ask(keeper, add.clone(), true), Ok(0));
+    // Whoever is asked.
+    let other = (0..3).find(|at| *at != keeper).expect("three others");
+    let version = story.ask(other, add.clone(), false).expect("nothing is in its way");
+    assert!(version > 0);
+    story.go_on(40);
+    for asked in 0..4 {
+        let again = story.ask(asked, add.clone(), false);
+        assert_eq!(again, Err(Obstacle::LaneExists { lane: up_to }));
+        let status = story.status(asked);
+        assert_eq!(status.lanes.len() as u32, had + 2, "told by {asked}");
+        for lane in status.lanes.iter().filter(|lane| lane.lane.0 > had) {
+            assert_eq!(
+                (lane.leader, lane.is_serving, lane.replicas.len()),
+                (Some(broker), true, 3)
+            );
+        }
+    }
+    let places = story.create("grown", had + 2);
+    for lane in had + 1..=had + 2 {
+        assert_eq!(places.iter().filter(|(_, it)| it.0 == lane).count(), 1, "{places:?}");
+    }
+    story.go_on(20);
+    assert_eq!(story.create("small", 1)[0].1, LaneId(had + 1), "the emptiest");
+    // What was acknowledged in memory only is lost with its leader: that is handed over before.
+    story.operate(Operation::Drain { broker });
+    story.go_on(40);
+    story.cluster.kill(3);
+    story.go_on(40);
+    assert!(story.leader(up_to).is_some_and(|leader| leader != 3));
+    story.cluster.restart(3);
+    story.go_on(60);
+    story.check();
 }
 
 #[test]

@@ -35,17 +35,27 @@ impl Story {
     pub(super) fn of(brokers: usize) -> Self {
         let mut cluster = Cluster::new(brokers);
         cluster.pass(Nanos::from_secs(3));
-        let client = cluster.world(0).client(0);
+        let partitions = Vec::new();
+        let mut story = Self { cluster, partitions, acked: Vec::new(), refused: 0, sent: 0 };
+        story.create("moved", 3);
+        story
+    }
+
+    /// Another topic, whose partitions are written from now on, too. Where they are.
+    pub(super) fn create(&mut self, name: &str, partitions: u32) -> Vec<(PartitionId, LaneId)> {
+        let client = self.cluster.world(0).client(0);
         let settings =
-            TopicSettings { partitions: 3, replicas: 0, retention_ms: None, retention_bytes: None };
-        let create = TopicCreate { name: "moved".into(), settings, timeout_ms: 0 };
-        cluster.world(0).ask(client, 2, &create);
-        cluster.pass(Nanos::from_millis(500));
-        let frame = cluster.world(0).take_one(client);
+            TopicSettings { partitions, replicas: 0, retention_ms: None, retention_bytes: None };
+        let create = TopicCreate { name: name.into(), settings, timeout_ms: 0 };
+        self.cluster.world(0).ask(client, 2, &create);
+        self.cluster.pass(Nanos::from_millis(500));
+        let frame = self.cluster.world(0).take_one(client);
         assert_eq!(frame.kind, FrameKind::TopicCreateReply);
         let topic = TopicCreateReply::decode(&frame.control).unwrap().topic;
-        let partitions = topic.places.iter().map(|place| (place.partition, place.lane)).collect();
-        Self { cluster, partitions, acked: Vec::new(), refused: 0, sent: 0 }
+        let places: Vec<_> =
+            topic.places.iter().map(|place| (place.partition, place.lane)).collect();
+        self.partitions.extend(&places);
+        places
     }
 
     /// What the brokers that are alive know best.

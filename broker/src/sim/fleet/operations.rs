@@ -3,11 +3,15 @@
 
 use corelog::engine::{AdminReply, AdminRequest, RequestId};
 use corelog::{
-    BrokerId, ClusterStatusReply, Error, Operation, Standing, plan_balance, plan_removal, standing,
+    BrokerId, ClusterStatusReply, Error, LaneId, Operation, Standing, plan_balance, plan_removal,
+    standing,
 };
 
 use super::World;
 use super::clients::Role;
+
+/// The operator adds none to so many lanes.
+const LANES_GROWN_MAX: usize = 12;
 
 /// What the operator is about.
 #[derive(Debug, Default)]
@@ -59,6 +63,12 @@ impl World {
                 Some(Operation::Replace { lane: lane.lane, replicas })
             }
             (2..=5, Some(lane)) => Some(Operation::Transfer { lane: lane.lane, to: broker }),
+            (6, Some(_))
+                if operator.status.lanes.len() < LANES_GROWN_MAX && self.random.chance(1, 6) =>
+            {
+                let up_to = LaneId((operator.status.lanes.len() + 1) as u32);
+                Some(Operation::AddLanes { broker, up_to })
+            }
             (6, _) => Some(Operation::Drain { broker }),
             _ => Some(Operation::Undrain { broker }),
         };
@@ -122,6 +132,7 @@ fn begun_name(operation: &Operation) -> &'static str {
         Operation::Undrain { .. } => "drains ended",
         Operation::Replace { .. } => "changes of replicas begun",
         Operation::Remove { .. } => "removals begun",
+        Operation::AddLanes { .. } => "additions of lanes begun",
     }
 }
 
@@ -132,5 +143,6 @@ fn done_name(operation: &Operation) -> &'static str {
         Operation::Undrain { .. } => "drains seen to have ended",
         Operation::Replace { .. } => "changes of replicas done",
         Operation::Remove { .. } => "removals done",
+        Operation::AddLanes { .. } => "additions of lanes done",
     }
 }

@@ -119,6 +119,10 @@ fn step_text(step: &Operation, status: &ClusterStatusReply) -> String {
         Operation::Drain { broker } => format!("broker {broker} leads nothing any more"),
         Operation::Undrain { broker } => format!("broker {broker} may lead again"),
         Operation::Remove { broker } => format!("broker {broker} is removed for good"),
+        Operation::AddLanes { broker, up_to } => match status.lanes.len() as u32 + 1 {
+            first if first >= up_to.0 => format!("lane {up_to} is made, led by broker {broker}"),
+            first => format!("lanes {first} to {up_to} are made, led by broker {broker}"),
+        },
     }
 }
 
@@ -134,6 +138,9 @@ fn steps_json(steps: &[Operation]) -> Vec<Value> {
         Operation::Drain { broker } => json!({ "operation": "drain", "broker": broker.0 }),
         Operation::Undrain { broker } => json!({ "operation": "undrain", "broker": broker.0 }),
         Operation::Remove { broker } => json!({ "operation": "remove", "broker": broker.0 }),
+        Operation::AddLanes { broker, up_to } => {
+            json!({ "operation": "add-lanes", "broker": broker.0, "up-to": up_to.0 })
+        }
     };
     steps.iter().map(step).collect()
 }
