@@ -236,7 +236,9 @@ impl Leader {
         let before = std::mem::replace(&mut self.durable_at_tick, durable);
         let is_stalled = durable == before && durable < end;
         self.stalled_ticks = if is_stalled { self.stalled_ticks.saturating_add(1) } else { 0 };
-        let is_ahead = |follower: &Progress| follower.is_matched && follower.durable > durable;
+        // Entries leave with their commit, once the disk takes that: if it does not, who has all that was sent waits for more.
+        let waits = |it: &Progress| it.durable >= durable && it.durable == it.sent && it.sent < end;
+        let is_ahead = |it: &Progress| it.is_matched && (it.durable > durable || waits(it));
         self.is_disk_overtaken =
             self.stalled_ticks >= DISK_STALL_TICKS && self.followers.iter().any(is_ahead);
     }
@@ -261,5 +263,39 @@ impl Leader {
     pub fn has_quorum_since(&self, time: Monotonic) -> bool {
         let heard = self.followers.iter().filter(|follower| follower.heard_at >= time).count();
         heard + 1 > self.members / 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of three, with follower 2 matched: sent and durable there through these.
+    fn leader(sent: u64, durable: u64) -> Leader {
+        let members = [1, 2, 3].map(BrokerId);
+        let mut leader = Leader::new(Epoch(4), members[0], &members, Monotonic(0));
+        let follower = leader.follower(members[1]).expect("a member");
+        follower.restart_at(Lsn(sent), Monotonic(0));
+        follower.durable = Lsn(durable);
+        leader
+    }
+
+    fn is_overtaken_after(mut leader: Leader, ticks: u32, durable: u64, end: u64) -> bool {
+        (0..ticks).for_each(|_| leader.look_at_disk(Lsn(durable), Lsn(end)));
+        leader.is_disk_overtaken
+    }
+
+    #[test]
+    fn a_disk_that_stands_still_is_overtaken_by_a_follower_that_has_more_or_waits_for_it() {
+        let patience = DISK_STALL_TICKS + 1;
+        assert!(is_overtaken_after(leader(6, 6), patience, 5, 6), "it has more");
+        assert!(is_overtaken_after(leader(5, 5), patience, 5, 6), "the disk takes no commit here");
+        assert!(!is_overtaken_after(leader(5, 5), patience - 1, 5, 6), "not yet");
+        assert!(!is_overtaken_after(leader(6, 5), patience, 5, 6), "its disk stands still as well");
+        assert!(!is_overtaken_after(leader(5, 5), patience, 5, 5), "nothing is written");
+        assert!(!is_overtaken_after(leader(5, 4), patience, 5, 6), "it is behind");
+        let mut lost = leader(6, 6);
+        lost.follower(BrokerId(2)).expect("a member").on_lost();
+        assert!(!is_overtaken_after(lost, patience, 5, 6), "nobody hears of it");
     }
 }

@@ -145,8 +145,14 @@ impl Shard {
         let (me, now) = (keeper.me, keeper.group_time());
         let Some(failover) = &keeper.failover else { return };
         let state = &keeper.state;
-        let is_there = |id: &BrokerId| *id != me && failover.is_alive(*id, now);
-        let mut others: Vec<BrokerId> = state.brokers().map(|it| it.id).filter(is_there).collect();
+        let Some(group) = &keeper.group else { return };
+        // Whoever has no vote cannot lead, and must not stand in front of those who have one and drain.
+        let could_lead = |id: &BrokerId| {
+            let is_voter = group.members().is_voter(ReplicaId(u64::from(id.0)));
+            *id != me && is_voter && failover.is_alive(*id, now)
+        };
+        let mut others: Vec<BrokerId> =
+            state.brokers().map(|it| it.id).filter(could_lead).collect();
         let is_draining = |id: &BrokerId| state.is_draining(*id);
         // Who drains as well is better than nobody, but no better than another one that drains.
         if !is_urgent && !is_stalled || !others.iter().all(is_draining) {
@@ -154,7 +160,7 @@ impl Shard {
         }
         let Some(to) = others.get(round as usize % others.len().max(1)) else { return };
         if let Some(group) = &mut keeper.group {
-            // Not a voter: the next one is tried.
+            // It does not lead any more.
             _ = group.transfer_leader(ReplicaId(u64::from(to.0)));
         }
         self.drain_group(cx);

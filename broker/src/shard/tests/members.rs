@@ -3,7 +3,7 @@
 use corelog_protocol::ErrorCode;
 use corelog_protocol::frame::FrameKind;
 use corelog_protocol::ids::{BrokerId, LaneId};
-use corelog_protocol::message::{Hello, Obstacle, Operation};
+use corelog_protocol::message::{Hello, Obstacle, Operation, TopicCreate, TopicSettings};
 
 use super::moving::Story;
 use crate::sim::cluster::number;
@@ -145,6 +145,31 @@ fn lanes_that_are_added_take_new_partitions_and_fail_over_like_the_others() {
     assert!(story.leader(up_to).is_some_and(|leader| leader != 3));
     story.cluster.restart(3);
     story.go_on(60);
+    story.check();
+}
+
+#[test]
+fn a_joiner_without_a_vote_is_not_in_the_way_of_who_drains_and_could_lead_the_metadata() {
+    let mut story = Story::with_a_fourth(&[0]);
+    let first = story.keeper();
+    for at in (0..3).filter(|at| *at != first) {
+        story.operate(Operation::Drain { broker: number(at) });
+        story.go_on(40);
+    }
+    assert_eq!(story.keeper(), first);
+    story.cluster.world(first).is_disk_held = true;
+    let client = story.cluster.world(first).client(0);
+    let settings =
+        TopicSettings { partitions: 1, replicas: 0, retention_ms: None, retention_bytes: None };
+    let create = TopicCreate { name: "meanwhile".into(), settings, timeout_ms: 0 };
+    story.cluster.world(first).ask(client, 2, &create);
+    story.cluster.pass(Nanos::from_secs(5));
+    let leads = |at: &usize| {
+        story.cluster.brokers[*at].world.nodes[0].shard.is_leading_metadata() && *at != first
+    };
+    assert!((0..3).any(|at| leads(&at)), "somebody whose disk goes");
+    story.cluster.world(first).release_disk();
+    story.cluster.pass(Nanos::from_secs(3));
     story.check();
 }
 
