@@ -428,7 +428,7 @@ impl<T> Engine<T> {
             let error = match refusal {
                 Some(refusal) => Error::Refused(refusal),
                 None if sent || connected => Error::DeadlineExceeded { sent: sent && !question },
-                None => Error::Unreachable,
+                None => self.unreachable(),
             };
             self.answer(id, Err(error), effects);
         }

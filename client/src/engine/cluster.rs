@@ -8,6 +8,7 @@
 use super::door::{Ask, Door, Link};
 use super::time::{MILLIS, Now};
 use super::{Engine, METADATA_SHARD};
+use crate::Error;
 use corelog_protocol::ids::{BrokerId, ClusterId, ShardId};
 use corelog_protocol::message::{BrokerPlace, Brokers, TopicInfo};
 
@@ -118,6 +119,12 @@ impl<T> Engine<T> {
             });
         self.doors[door].asks.extend(own);
         self.doors[guide].asks.extend(any);
+    }
+
+    /// Why nobody could be asked: what one who was reached said instead of greeting, if any did.
+    pub(super) fn unreachable(&self) -> Error {
+        let refusal = self.doors.iter().find_map(|door| door.turned_away.clone());
+        refusal.map_or(Error::Unreachable, Error::Refused)
     }
 
     /// How long to wait before something is tried again that was sent elsewhere so many times in a row, ns.

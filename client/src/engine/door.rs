@@ -8,6 +8,7 @@ use super::consumer::ConsumerId;
 use super::fetch::InFetch;
 use super::time::Monotonic;
 use super::{LinkId, RequestId};
+use crate::Refusal;
 use corelog_protocol::frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader};
 use corelog_protocol::ids::{BrokerId, ClusterId, Incarnation, PartitionId, ShardId};
 use std::collections::VecDeque;
@@ -32,6 +33,8 @@ pub(super) struct Door {
     pub address: Option<SocketAddr>,
     pub incarnation: Option<Incarnation>,
     pub link: Option<Link>,
+    /// Why its broker did not greet, if it said so, and none has greeted here since.
+    pub turned_away: Option<Refusal>,
     /// Failed connections since the last that stood.
     pub failures: u32,
     /// No connection is tried before this.
@@ -153,6 +156,7 @@ impl Door {
             address: None,
             incarnation: None,
             link: None,
+            turned_away: None,
             failures: 0,
             not_before: Monotonic(0),
             ready: VecDeque::new(),

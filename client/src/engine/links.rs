@@ -7,7 +7,6 @@ use super::door::{Ask, DOOR_GREETING_CAP, Door, Frame, Link, LinkState, Request,
 use super::time::{MILLIS, Monotonic, Now};
 use super::wire;
 use super::{DOORS_MAX, Effect, Effects, Engine, LinkId, Outgoing};
-use crate::Refusal;
 use corelog_protocol::ErrorCode;
 use corelog_protocol::frame::{FrameHeader, FrameKind};
 use corelog_protocol::ids::{BrokerId, ShardId};
@@ -200,19 +199,16 @@ impl<T> Engine<T> {
         }
         match (under_way.request, refusal) {
             (Request::Hello, None) => self.on_hello(door, &header, control)?,
-            (
-                Request::Hello,
-                Some(Refusal {
-                    code: code @ (ErrorCode::WrongCluster | ErrorCode::BrokerRemoved),
-                    ..
-                }),
-            ) => {
+            (Request::Hello, Some(refusal))
+                if matches!(refusal.code, ErrorCode::WrongCluster | ErrorCode::BrokerRemoved) =>
+            {
                 // Another broker lives at that address now, or ours was removed, as may happen. Others know where to go.
                 if let Some(link) = &self.doors[door].link {
-                    let address = self.doors[door].address;
+                    let (address, code) = (self.doors[door].address, refusal.code);
                     tracing::warn!(?address, %code, "not the broker that it was: others are asked");
                     effects.push(Effect::Close { link: link.id });
                 }
+                self.doors[door].turned_away = Some(refusal);
                 self.lose(now, door, effects);
             }
             (Request::Hello, Some(refusal)) => {
@@ -310,6 +306,7 @@ impl<T> Engine<T> {
         link.state = LinkState::Open;
         link.cluster = Some(hello.cluster);
         link.peer_frame_bytes = hello.frame_bytes_max as usize;
+        self.doors[door].turned_away = None;
         self.producer.limit_batches(hello.frame_bytes_max as usize);
         tracing::debug!(shard = hello.shard.0, shards = hello.shards, "connected");
         Ok(())

@@ -275,7 +275,7 @@ impl<T> Engine<T> {
         let door = self.door_of_metadata();
         let error = match self.doors[door].is_open() {
             true => Error::DeadlineExceeded { sent: false },
-            false => Error::Unreachable,
+            false => self.unreachable(),
         };
         while let Some(pending) = self.topics[topic].pending.front()
             && pending.deadline <= now.monotonic

@@ -264,6 +264,38 @@ fn a_lost_connection_is_indefinite_for_what_left_and_a_retry_for_what_did_not() 
 }
 
 #[test]
+fn who_knows_only_a_broker_that_turns_it_away_is_told_why_when_time_is_up() {
+    for code in [ErrorCode::BrokerRemoved, ErrorCode::WrongCluster] {
+        let mut config = config();
+        config.producer.delivery_nanos_max = 3_000_000_000;
+        let mut scene = Scene::new(config);
+        scene.produce("r1", 1);
+        let deadline = scene.now.monotonic.after(5_000_000_000);
+        scene.engine.request(scene.now, AdminRequest::ListTopics, deadline, &mut scene.effects);
+        scene.carry_out();
+        let mut hellos = 0;
+        while scene.told.len() < 2 {
+            for link in scene.open_links() {
+                scene.event(Event::Connected { link });
+                let asked = scene.asked();
+                assert_eq!(asked[0].header.kind, FrameKind::Hello);
+                scene.refuse(&asked[0], code, 0);
+                hellos += 1;
+            }
+            let wake = scene.engine.next_wake().unwrap();
+            scene.now.monotonic = scene.now.monotonic.max(wake);
+            scene.tick();
+        }
+        assert!((3..20).contains(&hellos), "{hellos}");
+        let error = refused(code, 0);
+        assert!(error.is_definite());
+        let answered = Told::Answered(Err(error.clone()));
+        assert_eq!(scene.told(), [Told::Failed { error, tokens: vec![1] }, answered]);
+        assert!(scene.now.monotonic >= deadline);
+    }
+}
+
+#[test]
 fn the_deadline_tells_definite_from_indefinite() {
     let mut config = config();
     config.producer.delivery_nanos_max = 100_000_000;
