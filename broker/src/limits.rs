@@ -198,6 +198,12 @@ pub const READY_AFTER_NS: u64 = 5_000_000_000;
 /// How often a leader tells whoever leads the metadata how far its followers are, unless it has news, 1 s.
 pub const PROGRESS_EVERY_NS: u64 = 1_000_000_000;
 
+/// What a lane costs its leader is smoothed over about so long, 30 s, and means nothing before the leader has measured
+/// for so long, 3 s.
+pub const LOAD_SMOOTHING_NS: u64 = 30_000_000_000;
+pub const LOAD_KNOWN_AFTER_NS: u64 = 3_000_000_000;
+const _: () = assert!(LOAD_KNOWN_AFTER_NS >= 2 * PROGRESS_EVERY_NS);
+
 /// How often a leader that serves tells its followers what is committed though nothing is new, 500 ms.
 pub const COMMITTED_EVERY_NS: u64 = 500_000_000;
 

@@ -112,7 +112,9 @@ impl Error {
             | Self::Protocol(_) => true,
             Self::Refused(refusal) => refusal.code.may_retry(),
             Self::Obstructed(obstacle) => obstacle.is_passing(),
-            Self::NoPlan(why) => *why == NoPlan::NobodyKnows,
+            Self::NoPlan(why) => {
+                matches!(why, NoPlan::NobodyKnows | NoPlan::LoadNotKnown { .. })
+            }
             _ => false,
         }
     }

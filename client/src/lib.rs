@@ -33,9 +33,9 @@ pub use corelog_protocol::ErrorCode;
 pub use corelog_protocol::batch::{BatchError, Compression, Header};
 pub use corelog_protocol::ids::{BrokerId, LaneId, Offset, ShardId};
 pub use corelog_protocol::message::{
-    BrokerPlace, BrokerStatus, Brokers, ClusterStatusReply, LaneStatus, Obstacle, Operation,
-    PartitionPlace, ReplicaPlace, ReplicaStatus, ShardCounters, StatusReply, TopicChanges,
-    TopicInfo, TopicSettings, TopicSummary,
+    BrokerPlace, BrokerStatus, Brokers, ClusterStatusReply, LaneLoad, LaneStatus, Obstacle,
+    Operation, PartitionPlace, ReplicaPlace, ReplicaStatus, ShardCounters, StatusReply,
+    TopicChanges, TopicInfo, TopicSettings, TopicSummary,
 };
 pub use corelog_protocol::produce::StageTimes;
 pub use engine::{

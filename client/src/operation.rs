@@ -166,6 +166,7 @@ mod tests {
             moving_to: None,
             replicas: vec![replica(1), replica(2), replica(3)],
             before: Vec::new(),
+            load: None,
         };
         ClusterStatusReply {
             version: 9,

@@ -6,6 +6,8 @@
 //!
 //! [`Admin::carry_out_plan`]: crate::Admin::carry_out_plan
 
+mod load;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
@@ -23,6 +25,11 @@ pub enum NoPlan {
     },
     /// The leader of the metadata could not be asked, so nobody knows who is there. Passes.
     NobodyKnows,
+    /// There is load, and of this lane it is not known how much. Passes some seconds after its leader began.
+    LoadNotKnown {
+        /// Which one.
+        lane: LaneId,
+    },
     /// No broker that is there, leads whatever it is given and has no copy of the lane yet could take this one.
     NoPlace {
         /// What cannot be put anywhere.
@@ -45,6 +52,9 @@ impl fmt::Display for NoPlan {
             Self::UnknownBroker { broker } => write!(f, "there is no broker {broker}"),
             Self::NobodyKnows => {
                 f.write_str("nobody leads the metadata: who is alive is not known")
+            }
+            Self::LoadNotKnown { lane } => {
+                write!(f, "what lane {lane} costs its leader is not known yet")
             }
             Self::NoPlace { lane, broker } => write!(
                 f,
@@ -110,12 +120,16 @@ pub fn plan_removal(
     Ok(steps)
 }
 
-/// The steps after which the numbers of copies on each broker, and of lanes that prefer to be led by it, differ by at most
-/// one, as far as racks permit. Brokers that are silent or drain keep what they have, and get nothing. If a broker then leads
-/// fewer lanes than it has shards, so that a core of it leads nothing, it gets new ones: one for each of its shards.
+/// The steps after which the numbers of copies on each broker differ by at most one, as far as racks permit, and no transfer of
+/// a lane makes the greatest load of a broker a tenth less. Without any load worth the name, the numbers of
+/// lanes that prefer to be led by a broker differ by at most one instead. Brokers that are silent or drain keep what they have,
+/// and get nothing. If there are fewer lanes than the brokers have cores, then a broker with a core that leads nothing gets
+/// new ones: one for each of its shards.
+///
+/// Load is what the leaders of lanes have measured.
 ///
 /// # Errors
-/// [`NoPlan::NobodyKnows`].
+/// [`NoPlan::NobodyKnows`]; and [`NoPlan::LoadNotKnown`] if nothing is left to do but to look at that.
 pub fn plan_balance(status: &ClusterStatusReply) -> Result<Vec<Operation>, NoPlan> {
     let mut model = Model::of(status)?;
     let mut steps: Vec<Operation> = status.lanes.iter().filter_map(waits_for).collect();
@@ -131,8 +145,16 @@ pub fn plan_balance(status: &ClusterStatusReply) -> Result<Vec<Operation>, NoPla
         model.put(lane, at, to);
         steps.push(model.replace(lane));
     }
-    while let Some(moves) = model.next_leads() {
-        for (lane, to) in moves {
+    if !model.is_loaded() {
+        while let Some(moves) = model.next_leads() {
+            for (lane, to) in moves {
+                steps.push(model.transfer(lane, to));
+            }
+        }
+    } else if let Some(lane) = model.lane_not_measured() {
+        return if steps.is_empty() { Err(NoPlan::LoadNotKnown { lane }) } else { Ok(steps) };
+    } else {
+        while let Some((lane, to)) = model.next_by_load() {
             steps.push(model.transfer(lane, to));
         }
     }
@@ -162,6 +184,8 @@ struct Model {
 struct Lane {
     replicas: Vec<BrokerId>,
     leader: Option<BrokerId>,
+    /// If it is known.
+    load: Option<u64>,
 }
 
 impl Model {
@@ -171,7 +195,8 @@ impl Model {
         }
         let lane = |lane: &LaneStatus| {
             let replicas = lane.replicas.iter().map(|it| it.broker).collect();
-            (lane.lane, Lane { replicas, leader: lane.leader })
+            let load = lane.load.map(|load| load.load);
+            (lane.lane, Lane { replicas, leader: lane.leader, load })
         };
         let may_have =
             status.brokers.iter().filter(|it| it.is_alive == Some(true) && !it.is_draining);
@@ -226,13 +251,16 @@ impl Model {
         Operation::Transfer { lane: id, to }
     }
 
-    /// A broker with a core that leads nothing, though all lead as many lanes as they can. Lanes with one copy are as they
-    /// are, and more of them would be no gain for those that there are.
+    /// A broker with a core that leads nothing, if there are fewer lanes than cores. Lanes with one copy are as they are, and
+    /// more of them would be no gain for those that there are.
     fn next_to_grow(&self) -> Option<BrokerId> {
         let copies = self.copies_of_a_lane();
-        let has_room = copies > 1 && self.places.len() >= copies && !self.lanes.is_empty();
-        let is_idle = |id: &BrokerId| self.leads(*id) < self.shards.get(id).copied().unwrap_or(0);
-        self.places.iter().copied().filter(|_| has_room).find(is_idle)
+        let shards = |id: &BrokerId| self.shards.get(id).copied().unwrap_or_default();
+        let cores: usize = self.places.iter().map(shards).sum();
+        if copies < 2 || self.places.len() < copies || self.lanes.len() >= cores {
+            return None;
+        }
+        self.places.iter().copied().find(|id| self.leads(*id) < shards(id))
     }
 
     fn copies_of_a_lane(&self) -> usize {
@@ -245,7 +273,7 @@ impl Model {
         let mut last = self.lanes.keys().last().copied().unwrap_or(LaneId(0));
         for _ in 0..self.shards.get(&broker).copied().unwrap_or(1) {
             last = LaneId(last.0 + 1);
-            self.lanes.insert(last, Lane { replicas: vec![broker], leader: Some(broker) });
+            self.lanes.insert(last, Lane { replicas: vec![broker], leader: Some(broker), load: None });
             for _ in 1..copies {
                 let Some(next) = self.best_place(last, BrokerId(0)) else { break };
                 if let Some(lane) = self.lanes.get_mut(&last) {

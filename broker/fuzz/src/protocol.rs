@@ -10,8 +10,8 @@ use corelog_protocol::ids::{
 };
 use corelog_protocol::message::{
     BrokerStatus, ClusterStatus, ClusterStatusReply, ErrorReply, Fetch, FetchPartition, FetchReply,
-    FetchedPartition, Hello, HelloReply, LaneStatus, Message, Obstacle, Offsets, OffsetsReply,
-    Operate, OperateReply, Operation, ReplicaStatus, Status, StatusReply, TopicAlter,
+    FetchedPartition, Hello, HelloReply, LaneLoad, LaneStatus, Message, Obstacle, Offsets,
+    OffsetsReply, Operate, OperateReply, Operation, ReplicaStatus, Status, StatusReply, TopicAlter,
     TopicAlterReply, TopicCreate, TopicCreateReply, TopicDelete, TopicDeleteReply, TopicDescribe,
     TopicDescribeReply, TopicList, TopicListReply, TopicSettings,
 };
@@ -210,6 +210,13 @@ pub fn message_seeds() -> Vec<Vec<u8>> {
                     is_caught_up: true,
                 }],
                 before: vec![BrokerId(2)],
+                load: Some(LaneLoad {
+                    load: 9,
+                    bytes_in: 1,
+                    records_in: 2,
+                    bytes_out: 3,
+                    requests: 4,
+                }),
             }],
             voters: vec![BrokerId(1), BrokerId(2)],
             learners: vec![BrokerId(3)],

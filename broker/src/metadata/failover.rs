@@ -23,7 +23,7 @@ use super::fence::Fence;
 use super::lane::LaneRecord;
 use super::state::State;
 use super::survey::Survey;
-use crate::replica::{FenceAnswer, LaneProgress};
+use crate::replica::{FenceAnswer, LaneLoad, LaneProgress};
 use crate::time::{Monotonic, Nanos};
 
 /// How long a fence that a quorum has answered waits for something new, before another epoch is entered.
@@ -94,6 +94,8 @@ struct LaneWatch {
     unserved: u32,
     /// What its leader told last of its followers, who that was, and when.
     progress: Option<(BrokerId, LaneProgress, Monotonic)>,
+    /// What it cost its leader when that told last, or the leader before while the present one has not measured yet.
+    load: Option<LaneLoad>,
 }
 
 impl LaneWatch {
@@ -220,11 +222,29 @@ impl Failover {
         (is_of_now && now < *at + PROGRESS_HOLDS).then_some(progress)
     }
 
+    /// The leader of a lane tells what it costs.
+    pub fn on_load(&mut self, from: BrokerId, load: LaneLoad, now: Monotonic) {
+        self.on_heard(from, now);
+        if let Some(watch) = self.lanes.get_mut(&load.lane)
+            && watch.load.is_none_or(|known| known.epoch <= load.epoch)
+        {
+            watch.load = Some(load);
+        }
+    }
+
+    /// What a lane costs its leader, as far as that is known. Of a lane that was just given to another one: what it cost
+    /// the one before, in an earlier epoch.
+    pub fn load(&self, lane: LaneId) -> Option<LaneLoad> {
+        self.lanes.get(&lane)?.load
+    }
+
     /// All that is known here and nowhere else.
     pub fn survey(&self, state: &State, now: Monotonic) -> Survey {
         let alive = state.brokers().map(|it| it.id).filter(|id| self.is_alive(*id, now));
         let lanes = state.lanes().iter().filter_map(|lane| self.progress(lane, now).cloned());
-        Survey { alive: alive.collect(), lanes: lanes.collect() }
+        let lanes: Vec<LaneProgress> = lanes.collect();
+        let loads = lanes.iter().filter_map(|told| self.load(told.lane)).collect();
+        Survey { alive: alive.collect(), lanes, loads }
     }
 
     /// A command of [`Self::tick`] was not proposed, or will not be committed: it is due again.
@@ -247,7 +267,7 @@ impl Failover {
     }
 
     /// It shall lead nothing, or is about to go.
-    fn is_unwanted(&self, broker: BrokerId, now: Monotonic, state: &State) -> bool {
+    pub fn is_unwanted(&self, broker: BrokerId, now: Monotonic, state: &State) -> bool {
         let is_leaving = self.leaving.get(&broker).is_some_and(|at| now < *at + OFFER_HOLDS);
         is_leaving || state.is_draining(broker)
     }

@@ -6,6 +6,7 @@
 mod follower;
 mod history;
 mod leader;
+mod load;
 mod member;
 mod message;
 mod order;
@@ -20,6 +21,7 @@ mod tests;
 pub use follower::Follower;
 pub use history::{History, common_end, epoch_at};
 pub use leader::{Leader, Progress};
+pub use load::{LaneLoad, Meter, Rates, Traffic};
 pub use member::{LaneView, Replica};
 pub use message::LaneMessage;
 pub use order::{LaneLog, Order, Resume};

@@ -2,6 +2,7 @@
 
 use corelog_protocol::ids::{BrokerId, Epoch, LaneId};
 
+use super::load::LaneLoad;
 use super::position::FenceAnswer;
 use super::progress::LaneProgress;
 use crate::metadata::codec::{BadBytes, Reader, Writer};
@@ -23,6 +24,8 @@ pub enum LaneReport {
     Offered { lane: LaneId, epoch: Epoch, to: Vec<BrokerId>, is_leaving: bool },
     /// The leader of this epoch serves, and this is how far its followers are. Told each second.
     Progress(LaneProgress),
+    /// What the lane costs its leader, told with the progress once it is known.
+    Load(LaneLoad),
     /// Its leader takes no batches, all that it took is committed, and durable at the target of this move.
     HandedOver { lane: LaneId, epoch: Epoch, number: u64 },
 }
@@ -32,6 +35,7 @@ impl LaneReport {
         match self {
             Self::Answered(answer) => answer.lane,
             Self::Progress(progress) => progress.lane,
+            Self::Load(load) => load.lane,
             Self::Resigned { lane, .. }
             | Self::Settled { lane, .. }
             | Self::Offered { lane, .. }
@@ -45,6 +49,11 @@ impl LaneReport {
             Self::Progress(progress) => {
                 let mut writer = Writer::new(FORMAT, 6);
                 progress.write(&mut writer);
+                return writer.finish();
+            }
+            Self::Load(load) => {
+                let mut writer = Writer::new(FORMAT, 7);
+                load.write(&mut writer);
                 return writer.finish();
             }
             Self::Resigned { lane, epoch } => (2, lane, epoch),
@@ -64,6 +73,7 @@ impl LaneReport {
             Self::HandedOver { number, .. } => writer.u64(*number),
             Self::Answered(_)
             | Self::Progress(_)
+            | Self::Load(_)
             | Self::Resigned { .. }
             | Self::Settled { .. } => {}
         }
@@ -81,6 +91,11 @@ impl LaneReport {
             let progress = LaneProgress::read(&mut reader)?;
             reader.finish()?;
             return Ok(Self::Progress(progress));
+        }
+        if tag == 7 {
+            let load = LaneLoad::read(&mut reader)?;
+            reader.finish()?;
+            return Ok(Self::Load(load));
         }
         let lane = LaneId(reader.u32()?);
         let epoch = Epoch(reader.u64()?);
@@ -103,7 +118,7 @@ impl LaneReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replica::{FollowerProgress, Position};
+    use crate::replica::{FollowerProgress, Position, Rates};
     use corelog_protocol::ids::Lsn;
 
     #[test]
@@ -130,6 +145,11 @@ mod tests {
                     durable: Lsn(900),
                     is_caught_up: true,
                 }],
+            }),
+            LaneReport::Load(LaneLoad {
+                lane: LaneId(7),
+                epoch: Epoch(8),
+                rates: Rates { bytes_in: 1 << 30, records_in: 9, bytes_out: 1 << 40, requests: 3 },
             }),
         ];
         for report in reports {

@@ -5,7 +5,8 @@ use corelog_protocol::ErrorCode;
 use corelog_protocol::frame::FrameKind;
 use corelog_protocol::ids::{BrokerId, ShardId};
 use corelog_protocol::message::{
-    BrokerStatus, ClusterStatusReply, LANES_MAX, LaneStatus, Operate, OperateReply, ReplicaStatus,
+    BrokerStatus, ClusterStatusReply, LANES_MAX, LaneLoad, LaneStatus, Operate, OperateReply,
+    ReplicaStatus,
 };
 
 use super::event::Conn;
@@ -20,7 +21,7 @@ use crate::metadata::survey::Survey;
 use crate::metadata::{BrokerRecord, LaneRecord};
 
 /// What a lane, a replica of it and a broker take in an answer, at most: tables with all their fields.
-const LANE_BYTES: usize = 96;
+const LANE_BYTES: usize = 176;
 const REPLICA_BYTES: usize = 40;
 const BROKER_BYTES: usize = 512;
 
@@ -176,6 +177,7 @@ fn lane_status(lane: &LaneRecord, survey: Option<&Survey>) -> LaneStatus {
         }
     };
     let before = lane.before.iter().flat_map(|before| before.iter());
+    let rates = survey.and_then(|survey| survey.rates(lane.id)).filter(|_| progress.is_some());
     LaneStatus {
         lane: lane.id,
         epoch: lane.epoch,
@@ -184,5 +186,12 @@ fn lane_status(lane: &LaneRecord, survey: Option<&Survey>) -> LaneStatus {
         moving_to: lane.moving.map(|moving| moving.to),
         replicas: lane.replicas.iter().map(|it| replica(it.broker)).collect(),
         before: before.map(|replica| replica.broker).collect(),
+        load: rates.map(|rates| LaneLoad {
+            load: rates.load(lane.replicas.len() - 1),
+            bytes_in: rates.bytes_in,
+            records_in: rates.records_in,
+            bytes_out: rates.bytes_out,
+            requests: rates.requests,
+        }),
     }
 }

@@ -553,6 +553,12 @@ impl Shard {
         let Some(mut job) = self.fetches.remove(id) else { return };
         self.held_bytes -= job.held_bytes;
         self.counters.fetch_bytes_out += job.bytes as u64;
+        for found in job.found.iter().filter(|found| found.bytes > 0) {
+            if let Some(local) = self.partitions.get(found.partition) {
+                let traffic = &mut self.lanes[usize::from(local.lane)].traffic;
+                traffic.on_served(u64::from(found.bytes));
+            }
+        }
         match job.origin {
             Origin::Conn { conn, correlation } => {
                 if let Some(session) = self.sessions.answerable(conn) {

@@ -7,7 +7,7 @@ use corelog_protocol::ids::{Epoch, LaneId, Lsn, Offset, PartitionId, ShardId};
 use corelog_protocol::{Durability, ErrorCode};
 
 use crate::log::{Log, ReadId};
-use crate::replica::Leader;
+use crate::replica::{Leader, Meter, Traffic};
 use crate::shard::batch::NewBatch;
 use crate::shard::event::Conn;
 use crate::shard::jobs::JobId;
@@ -105,6 +105,9 @@ pub struct Lane {
     pub early: u32,
     /// When the last write and flush were done, for stage times.
     pub flushed_at: (Monotonic, Monotonic),
+    /// What was taken and served here, and what that comes to in a second while it is led here.
+    pub traffic: Traffic,
+    pub meter: Option<Meter>,
     /// Its place among several replicas. None: it is alone.
     pub seat: Option<Box<Seat>>,
     /// Until when what a follower lacks is held back on purpose.
@@ -130,6 +133,8 @@ impl Lane {
             deadline_min: Monotonic(u64::MAX),
             early: 0,
             flushed_at: (Monotonic(0), Monotonic(0)),
+            traffic: Traffic::default(),
+            meter: None,
             seat: None,
             #[cfg(feature = "delays")]
             held: BTreeMap::new(),

@@ -264,6 +264,7 @@ impl Shard {
             }
             Err(error) => return Err(NotAppended::Refused(append_refusal(error))),
         };
+        target.traffic.on_taken(u64::from(batch.len), u64::from(record_count));
         if appended.partition_at != partition_at
             && let Some(found) = self.partitions.get_mut(produce.partition)
         {

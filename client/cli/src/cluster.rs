@@ -5,8 +5,8 @@ mod plan;
 use std::io::{self, Write};
 
 use corelog::{
-    Admin, BrokerId, BrokerStatus, ClusterStatusReply, LaneId, LaneStatus, Operation, PlannedMove,
-    Standing, planned_moves,
+    Admin, BrokerId, BrokerStatus, ClusterStatusReply, LaneId, LaneLoad, LaneStatus, Operation,
+    PlannedMove, Standing, planned_moves,
 };
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ use crate::arguments::{ClusterCommand, How, Which};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{Column, Output};
-use crate::units::count;
+use crate::units::{count, rate};
 
 pub fn run(context: &Context, output: &mut Output, command: ClusterCommand) -> Result<(), Failure> {
     let client = context.connect()?;
@@ -256,10 +256,14 @@ fn status(context: &Context, output: &mut Output, admin: &Admin) -> Result<(), F
         ("STATE", Column::Text),
         ("LEADS", Column::Number),
         ("REPLICAS", Column::Number),
+        ("LOAD", Column::Number),
+        ("IN", Column::Number),
+        ("RECORDS/S", Column::Number),
+        ("OUT", Column::Number),
     ];
     let rows = status.brokers.iter().map(|broker| {
         let has = |lane: &&LaneStatus| lane.replicas.iter().any(|it| it.broker == broker.id);
-        vec![
+        let mut row = vec![
             broker.id.to_string(),
             broker.address.to_string(),
             if broker.rack.is_empty() { "-".into() } else { broker.rack.clone() },
@@ -267,27 +271,70 @@ fn status(context: &Context, output: &mut Output, admin: &Admin) -> Result<(), F
             broker_state(broker),
             count(status.led_by(broker.id).count() as u64),
             count(status.lanes.iter().filter(has).count() as u64),
-        ]
+        ];
+        row.extend(load_cells(load_of_broker(&status, broker.id)));
+        row
     });
     output.table(&columns, rows)?;
+    output.line(
+        "load is what leading costs, in bytes to move: those that come in once for each follower, those that go out, and 4 KiB for \
+         each request; over about 30 s, ? if that is not known",
+    )?;
     output.line("entries that a replica lacks are in brackets, ? if that is not known")?;
     let columns = [
         ("LANE", Column::Number),
         ("EPOCH", Column::Number),
         ("LEADER", Column::Number),
         ("STATE", Column::Text),
+        ("LOAD", Column::Number),
+        ("IN", Column::Number),
+        ("RECORDS/S", Column::Number),
+        ("OUT", Column::Number),
         ("REPLICAS, THE PREFERRED LEADER FIRST", Column::Text),
     ];
     let rows = status.lanes.iter().map(|lane| {
-        vec![
+        let mut row = vec![
             lane.lane.to_string(),
             lane.epoch.to_string(),
             lane.leader.map_or("-".into(), |leader| leader.to_string()),
             lane_state(lane),
-            replicas_text(lane),
-        ]
+        ];
+        row.extend(load_cells(lane.load));
+        row.push(replicas_text(lane));
+        row
     });
     output.table(&columns, rows)
+}
+
+fn load_cells(load: Option<LaneLoad>) -> [String; 4] {
+    match load {
+        None => ["?".into(), "?".into(), "?".into(), "?".into()],
+        Some(it) => [rate(it.load), rate(it.bytes_in), count(it.records_in), rate(it.bytes_out)],
+    }
+}
+
+/// Of all that it leads, if that is known of each.
+fn load_of_broker(status: &ClusterStatusReply, id: BrokerId) -> Option<LaneLoad> {
+    status.led_by(id).try_fold(LaneLoad::default(), |sum, lane| {
+        let load = lane.load?;
+        Some(LaneLoad {
+            load: sum.load.saturating_add(load.load),
+            bytes_in: sum.bytes_in.saturating_add(load.bytes_in),
+            records_in: sum.records_in.saturating_add(load.records_in),
+            bytes_out: sum.bytes_out.saturating_add(load.bytes_out),
+            requests: sum.requests.saturating_add(load.requests),
+        })
+    })
+}
+
+fn load_json(load: Option<LaneLoad>) -> Option<Value> {
+    load.map(|load| {
+        json!({
+            "bytes_per_second": load.load, "bytes_in_per_second": load.bytes_in,
+            "records_in_per_second": load.records_in, "bytes_out_per_second": load.bytes_out,
+            "requests_per_second": load.requests,
+        })
+    })
 }
 
 fn broker_state(broker: &BrokerStatus) -> String {
@@ -334,6 +381,7 @@ fn status_json(status: &ClusterStatusReply) -> Value {
             "id": broker.id.0, "address": broker.address.to_string(), "rack": broker.rack,
             "shards": broker.shards, "alive": broker.is_alive, "draining": broker.is_draining,
             "leads": status.led_by(broker.id).map(|lane| lane.lane.0).collect::<Vec<_>>(),
+            "load": load_json(load_of_broker(status, broker.id)),
         })
     };
     let lane = |lane: &LaneStatus| {
@@ -343,6 +391,7 @@ fn status_json(status: &ClusterStatusReply) -> Value {
             "serving": lane.is_serving, "moving_to": lane.moving_to.map(|id| id.0),
             "replicas": lane.replicas.iter().map(replica).collect::<Vec<_>>(),
             "before": lane.before.iter().map(|id| id.0).collect::<Vec<_>>(),
+            "load": load_json(lane.load),
         })
     };
     json!({

@@ -114,7 +114,9 @@ impl Failure {
                     NoPlan::NoPlace { .. } => {
                         failure.fix("start another broker with `join = true`, or undrain one")
                     }
-                    NoPlan::NobodyKnows => failure.fix("try again in a moment"),
+                    NoPlan::NobodyKnows | NoPlan::LoadNotKnown { .. } => {
+                        failure.fix("try again in a moment")
+                    }
                     _ => failure,
                 }
             }

@@ -117,6 +117,11 @@ pub fn bytes(bytes: Option<u64>) -> String {
     }
 }
 
+/// `1.5 MiB/s`.
+pub fn rate(bytes: u64) -> String {
+    format!("{}/s", ByteSize(bytes).display().iec())
+}
+
 /// `1,234,567`.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -151,6 +156,12 @@ mod tests {
         assert!("".parse::<Text>().is_err());
         assert_eq!(header("a=b=c"), Ok(("a".into(), "b=c".into())));
         assert!(header("a").is_err());
+    }
+
+    #[test]
+    fn rates_have_units() {
+        assert_eq!(rate(0), "0 B/s");
+        assert_eq!(rate(3 << 19), "1.5 MiB/s");
     }
 
     #[test]

@@ -111,6 +111,23 @@ fn an_operator_sees_the_cluster_and_changes_who_leads() {
     let table = host.ok(&["cluster", "status"]);
     assert!(table.contains("alive") && table.contains("serving"), "{table}");
 
+    // What leading costs is measured soon: nothing.
+    let limit = Instant::now() + PATIENCE;
+    let told = loop {
+        let status = host.status();
+        if status["brokers"].as_array().expect("brokers").iter().all(|it| it["load"].is_object()) {
+            break status;
+        }
+        assert!(Instant::now() < limit, "not in time: {status}");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    for told in [&told["brokers"][0], &told["lanes"][0]] {
+        assert_eq!(told["load"]["bytes_per_second"], 0, "{told}");
+        assert_eq!(told["load"]["records_in_per_second"], 0, "{told}");
+    }
+    let table = host.ok(&["cluster", "status"]);
+    assert!(table.contains("LOAD") && table.contains("0 B/s"), "{table}");
+
     // A dry run says what would change, and changes nothing.
     let lane = before["lanes"][0]["lane"].as_u64().expect("a number").to_string();
     let from = before["lanes"][0]["leader"].as_u64().expect("a number");

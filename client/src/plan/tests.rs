@@ -2,7 +2,7 @@
 
 use super::*;
 use corelog_protocol::ids::{Epoch, Incarnation};
-use corelog_protocol::message::{BrokerStatus, ReplicaStatus};
+use corelog_protocol::message::{BrokerStatus, LaneLoad, ReplicaStatus};
 
 /// Lanes as their replicas in order, "123 231": the first leads. Racks in the order of the brokers, "abc", "-" for none.
 fn status(lanes: &str, racks: &str) -> ClusterStatusReply {
@@ -27,6 +27,7 @@ fn status(lanes: &str, racks: &str) -> ClusterStatusReply {
             moving_to: None,
             replicas,
             before: Vec::new(),
+            load: None,
         }
     };
     let brokers: Vec<_> = (1..).zip(racks.chars()).map(broker).collect();
@@ -292,4 +293,159 @@ fn racks_come_before_balance() {
         }
     }
     assert_eq!(plan_balance(&status), Ok(vec![]));
+}
+
+const UNIT: u64 = 100 << 10;
+
+/// Lanes as before, with what they cost their leaders, in units of 100 KiB a second.
+fn loaded(lanes: &str, loads: &[u64]) -> ClusterStatusReply {
+    let mut status = status(lanes, "----");
+    for (lane, load) in status.lanes.iter_mut().zip(loads) {
+        lane.load = Some(LaneLoad { load: load * UNIT, ..LaneLoad::default() });
+    }
+    status
+}
+
+fn load_of(status: &ClusterStatusReply, id: BrokerId) -> u64 {
+    let of_it = status.lanes.iter().filter(|lane| lane.preferred() == Some(id));
+    of_it.filter_map(|lane| lane.load).map(|load| load.load / UNIT).sum()
+}
+
+fn loads(status: &ClusterStatusReply) -> Vec<u64> {
+    status.brokers.iter().map(|broker| load_of(status, broker.id)).collect()
+}
+
+/// Carries out a plan, which is made anew after each step, to its end.
+fn balance(status: &mut ClusterStatusReply) -> Vec<Operation> {
+    let mut done = Vec::new();
+    while let Some(step) = plan_balance(status).expect("a plan").into_iter().next() {
+        carry_out(status, &step);
+        done.push(step);
+        assert!(done.len() < 100, "{}", text(&done));
+    }
+    done
+}
+
+#[test]
+fn what_costs_much_is_led_by_different_brokers_whatever_the_numbers_are() {
+    // Two lanes each; but both of the first are busy.
+    let mut status = loaded("1234 1324 2341 2413 3412 3124 4123 4231", &[50, 40, 0, 5, 0, 5, 0, 5]);
+    assert_eq!(loads(&status), [90, 5, 5, 5]);
+    assert_eq!(text(&plan_balance(&status).expect("a plan")), "2→2");
+    balance(&mut status);
+    assert_eq!(loads(&status), [50, 45, 5, 5]);
+    // One that is busy beside many that are not stays alone.
+    let mut status = loaded("1234 1324 1432 2341", &[90, 10, 10, 0]);
+    balance(&mut status);
+    assert_eq!(loads(&status), [20, 90, 0, 0]);
+}
+
+#[test]
+fn two_that_have_the_most_give_one_lane_each() {
+    let mut status = loaded("1234 1234 2143 2143 3412", &[30, 30, 30, 30, 0]);
+    assert_eq!(balance(&mut status).len(), 2);
+    assert_eq!(loads(&status), [30, 30, 30, 30]);
+}
+
+#[test]
+fn what_is_not_worth_it_stays() {
+    // 95 instead of 100.
+    let small = loaded("1234 1234 2341 3412 4123", &[95, 5, 60, 60, 60]);
+    assert_eq!(plan_balance(&small), Ok(vec![]));
+    // It would only be elsewhere.
+    let single = loaded("1234 2341 3412 4123", &[90, 0, 0, 0]);
+    assert_eq!(plan_balance(&single), Ok(vec![]));
+}
+
+#[test]
+fn without_load_the_numbers_count_and_with_a_load_that_is_not_known_nothing_moves() {
+    let mut idle = loaded("1234 1234 1234 1234", &[0, 0, 0, 0]);
+    balance(&mut idle);
+    assert_eq!(counts(&idle, |lane, id| lane.preferred() == Some(id)), [1, 1, 1, 1]);
+    let mut unknown = loaded("1234 1234 1234 1234", &[90, 50, 0, 0]);
+    unknown.lanes[3].load = None;
+    assert_eq!(plan_balance(&unknown), Err(NoPlan::LoadNotKnown { lane: LaneId(4) }));
+    // Nobody leads it, so there is none.
+    unknown.lanes[3].leader = None;
+    assert_eq!(text(&plan_balance(&unknown).expect("a plan")), "1→2");
+}
+
+#[test]
+fn load_goes_to_nobody_who_is_silent_or_drains_and_what_they_should_lead_stays_theirs() {
+    let mut status = loaded("1234 1234 2341 3412", &[50, 50, 60, 0]);
+    status.brokers[2].is_draining = true;
+    status.brokers[3].is_alive = Some(false);
+    // 2 leads the lane of 3 meanwhile.
+    status.lanes[3].leader = Some(BrokerId(2));
+    status.lanes[3].load = Some(LaneLoad { load: 45 * UNIT, ..LaneLoad::default() });
+    assert_eq!(plan_balance(&status), Ok(vec![]));
+    status.lanes[3].load = Some(LaneLoad::default());
+    status.lanes[2].load = Some(LaneLoad::default());
+    assert_eq!(text(&plan_balance(&status).expect("a plan")), "1→2");
+}
+
+/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
+fn below(state: &mut u64, bound: u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ (z >> 31)) % bound
+}
+
+#[test]
+fn any_balance_comes_to_an_end_is_not_worse_and_asks_for_nothing_that_cannot_be() {
+    let mut transfers = 0;
+    for seed in 0..500 {
+        let mut state = seed;
+        let count = 3 + below(&mut state, 10);
+        let lane = |state: &mut u64| {
+            let first = below(state, 4);
+            let others = [1, 2, 3].map(|step| (first + step) % 4 + 1);
+            let left_out = below(state, 3) as usize;
+            let others: String =
+                (0..3).filter(|at| *at != left_out).map(|at| others[at].to_string()).collect();
+            format!("{}{others}", first + 1)
+        };
+        let lanes: Vec<String> = (0..count).map(|_| lane(&mut state)).collect();
+        let figures: Vec<u64> = (0..count)
+            .map(|_| {
+                let bits = below(&mut state, 10);
+                below(&mut state, 1 << bits)
+            })
+            .collect();
+        let mut status = loaded(&lanes.join(" "), &figures);
+        if below(&mut state, 4) == 0 {
+            status.brokers[below(&mut state, 4) as usize].is_draining = true;
+        }
+        let places: Vec<BrokerId> =
+            status.brokers.iter().filter(|it| !it.is_draining).map(|it| it.id).collect();
+        // Copies first: they take the leads with them.
+        let steps = balance(&mut status);
+        assert_eq!(plan_balance(&status), Ok(vec![]), "seed {seed}");
+        for step in &steps {
+            if let Operation::Transfer { lane, to } = step {
+                transfers += 1;
+                assert!(places.contains(to), "seed {seed}: {lane} to {to}");
+            }
+        }
+        // From here on only leads move, whatever the load is.
+        for lane in &mut status.lanes {
+            let load = below(&mut state, 1_000) * UNIT;
+            lane.load = Some(LaneLoad { load, ..LaneLoad::default() });
+        }
+        let most = |status: &ClusterStatusReply| {
+            places.iter().map(|id| load_of(status, *id)).max().expect("some")
+        };
+        let mut before = most(&status);
+        for step in plan_balance(&status).expect("a plan") {
+            assert!(matches!(step, Operation::Transfer { .. }), "seed {seed}: {step:?}");
+            carry_out(&mut status, &step);
+            let after = most(&status);
+            assert!(after <= before, "seed {seed}: {before} became {after}");
+            before = after;
+        }
+        assert_eq!(plan_balance(&status), Ok(vec![]), "seed {seed}");
+    }
+    assert!(transfers > 100, "{transfers}");
 }

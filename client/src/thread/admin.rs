@@ -276,7 +276,9 @@ impl Admin {
             }
             let steps = match plan(&status) {
                 Ok(steps) => steps,
-                Err(why) if why == NoPlan::NobodyKnows && since.elapsed() < patience => {
+                Err(NoPlan::NobodyKnows | NoPlan::LoadNotKnown { .. })
+                    if since.elapsed() < patience =>
+                {
                     thread::sleep(POLL);
                     continue;
                 }

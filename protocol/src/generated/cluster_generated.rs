@@ -409,6 +409,170 @@ impl ::core::fmt::Debug for ReplicaStatus<'_> {
       ds.finish()
   }
 }
+pub enum LaneLoadOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct LaneLoad<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for LaneLoad<'a> {
+  type Inner = LaneLoad<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> LaneLoad<'a> {
+  pub const VT_LOAD: ::flatbuffers::VOffsetT = 4;
+  pub const VT_BYTES_IN: ::flatbuffers::VOffsetT = 6;
+  pub const VT_RECORDS_IN: ::flatbuffers::VOffsetT = 8;
+  pub const VT_BYTES_OUT: ::flatbuffers::VOffsetT = 10;
+  pub const VT_REQUESTS: ::flatbuffers::VOffsetT = 12;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    LaneLoad { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args LaneLoadArgs
+  ) -> ::flatbuffers::WIPOffset<LaneLoad<'bldr>> {
+    let mut builder = LaneLoadBuilder::new(_fbb);
+    builder.add_requests(args.requests);
+    builder.add_bytes_out(args.bytes_out);
+    builder.add_records_in(args.records_in);
+    builder.add_bytes_in(args.bytes_in);
+    builder.add_load(args.load);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn load(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(LaneLoad::VT_LOAD, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn bytes_in(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(LaneLoad::VT_BYTES_IN, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn records_in(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(LaneLoad::VT_RECORDS_IN, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn bytes_out(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(LaneLoad::VT_BYTES_OUT, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn requests(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(LaneLoad::VT_REQUESTS, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for LaneLoad<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("load", Self::VT_LOAD, false)?
+     .visit_field::<u64>("bytes_in", Self::VT_BYTES_IN, false)?
+     .visit_field::<u64>("records_in", Self::VT_RECORDS_IN, false)?
+     .visit_field::<u64>("bytes_out", Self::VT_BYTES_OUT, false)?
+     .visit_field::<u64>("requests", Self::VT_REQUESTS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct LaneLoadArgs {
+    pub load: u64,
+    pub bytes_in: u64,
+    pub records_in: u64,
+    pub bytes_out: u64,
+    pub requests: u64,
+}
+impl<'a> Default for LaneLoadArgs {
+  #[inline]
+  fn default() -> Self {
+    LaneLoadArgs {
+      load: 0,
+      bytes_in: 0,
+      records_in: 0,
+      bytes_out: 0,
+      requests: 0,
+    }
+  }
+}
+
+pub struct LaneLoadBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> LaneLoadBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_load(&mut self, load: u64) {
+    self.fbb_.push_slot::<u64>(LaneLoad::VT_LOAD, load, 0);
+  }
+  #[inline]
+  pub fn add_bytes_in(&mut self, bytes_in: u64) {
+    self.fbb_.push_slot::<u64>(LaneLoad::VT_BYTES_IN, bytes_in, 0);
+  }
+  #[inline]
+  pub fn add_records_in(&mut self, records_in: u64) {
+    self.fbb_.push_slot::<u64>(LaneLoad::VT_RECORDS_IN, records_in, 0);
+  }
+  #[inline]
+  pub fn add_bytes_out(&mut self, bytes_out: u64) {
+    self.fbb_.push_slot::<u64>(LaneLoad::VT_BYTES_OUT, bytes_out, 0);
+  }
+  #[inline]
+  pub fn add_requests(&mut self, requests: u64) {
+    self.fbb_.push_slot::<u64>(LaneLoad::VT_REQUESTS, requests, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> LaneLoadBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    LaneLoadBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<LaneLoad<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for LaneLoad<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("LaneLoad");
+      ds.field("load", &self.load());
+      ds.field("bytes_in", &self.bytes_in());
+      ds.field("records_in", &self.records_in());
+      ds.field("bytes_out", &self.bytes_out());
+      ds.field("requests", &self.requests());
+      ds.finish()
+  }
+}
 pub enum LaneStatusOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -432,6 +596,7 @@ impl<'a> LaneStatus<'a> {
   pub const VT_MOVING_TO: ::flatbuffers::VOffsetT = 12;
   pub const VT_REPLICAS: ::flatbuffers::VOffsetT = 14;
   pub const VT_BEFORE: ::flatbuffers::VOffsetT = 16;
+  pub const VT_LOAD: ::flatbuffers::VOffsetT = 18;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -444,6 +609,7 @@ impl<'a> LaneStatus<'a> {
   ) -> ::flatbuffers::WIPOffset<LaneStatus<'bldr>> {
     let mut builder = LaneStatusBuilder::new(_fbb);
     builder.add_epoch(args.epoch);
+    if let Some(x) = args.load { builder.add_load(x); }
     if let Some(x) = args.before { builder.add_before(x); }
     if let Some(x) = args.replicas { builder.add_replicas(x); }
     builder.add_moving_to(args.moving_to);
@@ -503,6 +669,13 @@ impl<'a> LaneStatus<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u32>>>(LaneStatus::VT_BEFORE, None)}
   }
+  #[inline]
+  pub fn load(&self) -> Option<LaneLoad<'a>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<LaneLoad>>(LaneStatus::VT_LOAD, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for LaneStatus<'_> {
@@ -518,6 +691,7 @@ impl ::flatbuffers::Verifiable for LaneStatus<'_> {
      .visit_field::<u32>("moving_to", Self::VT_MOVING_TO, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<ReplicaStatus>>>>("replicas", Self::VT_REPLICAS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u32>>>("before", Self::VT_BEFORE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<LaneLoad>>("load", Self::VT_LOAD, false)?
      .finish();
     Ok(())
   }
@@ -530,6 +704,7 @@ pub struct LaneStatusArgs<'a> {
     pub moving_to: u32,
     pub replicas: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ReplicaStatus<'a>>>>>,
     pub before: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u32>>>,
+    pub load: Option<::flatbuffers::WIPOffset<LaneLoad<'a>>>,
 }
 impl<'a> Default for LaneStatusArgs<'a> {
   #[inline]
@@ -542,6 +717,7 @@ impl<'a> Default for LaneStatusArgs<'a> {
       moving_to: 0,
       replicas: None,
       before: None,
+      load: None,
     }
   }
 }
@@ -580,6 +756,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> LaneStatusBuilder<'a, 'b, A> 
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(LaneStatus::VT_BEFORE, before);
   }
   #[inline]
+  pub fn add_load(&mut self, load: ::flatbuffers::WIPOffset<LaneLoad<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<LaneLoad>>(LaneStatus::VT_LOAD, load);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> LaneStatusBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     LaneStatusBuilder {
@@ -604,6 +784,7 @@ impl ::core::fmt::Debug for LaneStatus<'_> {
       ds.field("moving_to", &self.moving_to());
       ds.field("replicas", &self.replicas());
       ds.field("before", &self.before());
+      ds.field("load", &self.load());
       ds.finish()
   }
 }

@@ -64,6 +64,22 @@ pub struct ReplicaStatus {
     pub is_caught_up: bool,
 }
 
+/// What a lane costs its leader in a second, smoothed over about 30 s.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LaneLoad {
+    /// All of it as one number, bytes to move: those taken once for each follower, those served, and some for each
+    /// request.
+    pub load: u64,
+    /// Of batches taken.
+    pub bytes_in: u64,
+    /// Records taken.
+    pub records_in: u64,
+    /// Served to consumers.
+    pub bytes_out: u64,
+    /// Batches taken, and answers to a fetch with something of a partition of the lane.
+    pub requests: u64,
+}
+
 /// A lane of the cluster.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LaneStatus {
@@ -81,6 +97,8 @@ pub struct LaneStatus {
     pub replicas: Vec<ReplicaStatus>,
     /// Those before the last change, while they count as well; else empty.
     pub before: Vec<BrokerId>,
+    /// By word of its leader. Right after a change, that of the one before. `None`: not known.
+    pub load: Option<LaneLoad>,
 }
 
 impl LaneStatus {
@@ -138,7 +156,7 @@ impl ClusterStatusReply {
 
     /// Reads a control part.
     pub fn decode(control: &[u8]) -> Result<Self, MalformedError> {
-        const TABLES: usize = 1 + BROKERS_MAX + LANES_MAX * (1 + LANE_REPLICAS_MAX);
+        const TABLES: usize = 1 + BROKERS_MAX + LANES_MAX * (2 + LANE_REPLICAS_MAX);
         let table = read_root::<wire::ClusterStatusReply>(control, TABLES)?;
         let brokers = table.brokers().unwrap_or_default();
         let lanes = table.lanes().unwrap_or_default();
@@ -209,6 +227,13 @@ fn lane_from_wire(lane: &wire::LaneStatus<'_>) -> Result<LaneStatus, MalformedEr
         moving_to: somebody(lane.moving_to()),
         replicas: replicas.iter().map(replica).collect(),
         before: before.iter().map(BrokerId).collect(),
+        load: lane.load().map(|load| LaneLoad {
+            load: load.load(),
+            bytes_in: load.bytes_in(),
+            records_in: load.records_in(),
+            bytes_out: load.bytes_out(),
+            requests: load.requests(),
+        }),
     })
 }
 
@@ -271,6 +296,16 @@ fn lane_to_wire<'b>(
         })
         .collect();
     let before: Vec<u32> = lane.before.iter().map(|id| id.0).collect();
+    let load = lane.load.map(|load| {
+        let args = wire::LaneLoadArgs {
+            load: load.load,
+            bytes_in: load.bytes_in,
+            records_in: load.records_in,
+            bytes_out: load.bytes_out,
+            requests: load.requests,
+        };
+        wire::LaneLoad::create(builder, &args)
+    });
     let args = wire::LaneStatusArgs {
         lane: lane.lane.0,
         epoch: lane.epoch.0,
@@ -279,6 +314,7 @@ fn lane_to_wire<'b>(
         moving_to: number_of(lane.moving_to),
         replicas: Some(builder.create_vector(&replicas)),
         before: (!before.is_empty()).then(|| builder.create_vector(&before)),
+        load,
     };
     wire::LaneStatus::create(builder, &args)
 }

@@ -26,8 +26,8 @@ pub use brokers::{
     BROKERS_MAX, BrokerPlace, Brokers, RACK_BYTES_MAX, REPLICA_PLACES_MAX, ReplicaPlace,
 };
 pub use cluster::{
-    BrokerStatus, ClusterStatus, ClusterStatusReply, LANE_REPLICAS_MAX, LANES_MAX, LaneStatus,
-    Obstacle, Operate, OperateReply, Operation, ReplicaStatus,
+    BrokerStatus, ClusterStatus, ClusterStatusReply, LANE_REPLICAS_MAX, LANES_MAX, LaneLoad,
+    LaneStatus, Obstacle, Operate, OperateReply, Operation, ReplicaStatus,
 };
 pub use data::{
     FETCH_PARTITIONS_MAX, Fetch, FetchPartition, FetchReply, FetchedPartition, Offsets,

@@ -416,6 +416,7 @@ pub fn cluster_status_reply() -> ClusterStatusReply {
         moving_to: Some(BrokerId(2)),
         replicas: vec![replica(1, Some(0)), replica(2, Some(1_000)), replica(3, None)],
         before: vec![BrokerId(1), BrokerId(2), BrokerId(4)],
+        load: None,
     };
     let second = LaneStatus {
         lane: LaneId(2),
@@ -440,6 +441,15 @@ pub fn cluster_status_reply() -> ClusterStatusReply {
 pub fn cluster_status_reply_members() -> ClusterStatusReply {
     let ids = |ids: &[u32]| ids.iter().copied().map(BrokerId).collect();
     ClusterStatusReply { voters: ids(&[1, 2, 5]), learners: ids(&[3]), ..cluster_status_reply() }
+}
+
+pub fn cluster_status_reply_load() -> ClusterStatusReply {
+    let mut reply = cluster_status_reply();
+    let (bytes_in, records_in, bytes_out, requests) = (40_000_000, 400_000, 50_000_000, 2_000);
+    let load = 2 * bytes_in + bytes_out + requests * 4_096;
+    reply.lanes[0].load = Some(LaneLoad { load, bytes_in, records_in, bytes_out, requests });
+    reply.lanes[1].load = Some(LaneLoad::default());
+    reply
 }
 
 pub fn operate() -> Operate {
@@ -520,6 +530,11 @@ macro_rules! for_each_table {
             "cluster_status_reply_members",
             ClusterStatusReply,
             support::cluster_status_reply_members()
+        );
+        $call!(
+            "cluster_status_reply_load",
+            ClusterStatusReply,
+            support::cluster_status_reply_load()
         );
         $call!("operate", Operate, support::operate());
         $call!("operate_drain", Operate, support::operate_drain());

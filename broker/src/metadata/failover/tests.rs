@@ -4,7 +4,7 @@ use crate::metadata::boot::boot;
 use crate::metadata::fence::PREFERRED_WAIT;
 use crate::metadata::state::Outcome;
 use crate::random::Random;
-use crate::replica::Position;
+use crate::replica::{Position, Rates};
 use corelog_protocol::ids::Lsn;
 
 const DETECT: Nanos = Nanos::from_millis(500);
@@ -430,4 +430,39 @@ fn lanes_are_led_again_whatever_happened_before() {
         assert!(cluster.leaders().iter().all(|(_, leader)| up(*leader)), "{:?}", cluster.leaders());
         assert!(entered > 5, "little has happened");
     }
+}
+
+#[test]
+fn what_a_lane_costs_stands_until_its_next_leader_has_measured() {
+    let mut cluster = Cluster::led();
+    let lane = LaneId(2);
+    let load = |epoch, bytes_in| {
+        let rates = Rates { bytes_in, ..Rates::default() };
+        LaneLoad { lane, epoch: Epoch(epoch), rates }
+    };
+    assert_eq!(cluster.failover.load(lane), None);
+    cluster.failover.on_load(BrokerId(2), load(1, 500), ms(10));
+    cluster.serve(2, 10);
+    assert_eq!(cluster.failover.survey(&cluster.state, ms(10)).loads, [load(1, 500)]);
+    cluster.failover.on_resign(BrokerId(2), lane, Epoch(1), ms(20));
+    assert_eq!(cluster.run(20), 1);
+    cluster.answer(1, 2, 2, 5, 30);
+    cluster.answer(2, 2, 2, 5, 30);
+    cluster.answer(3, 2, 2, 5, 30);
+    assert_eq!(cluster.run(30), 1);
+    // Nobody has said that it serves.
+    assert_eq!(cluster.failover.survey(&cluster.state, ms(30)).loads, []);
+    cluster.serve(2, 40);
+    let survey = cluster.failover.survey(&cluster.state, ms(40));
+    assert_eq!(survey.rates(lane), Some(load(1, 500).rates));
+    cluster.failover.on_load(BrokerId(2), load(2, 700), ms(50));
+    // What is left of the one before comes late.
+    cluster.failover.on_load(BrokerId(2), load(1, 900), ms(60));
+    assert_eq!(cluster.failover.load(lane), Some(load(2, 700)));
+    // Of a lane that there is not, nothing is kept; nor by who leads the metadata anew.
+    let nowhere = LaneLoad { lane: LaneId(99), ..load(9, 1) };
+    cluster.failover.on_load(BrokerId(2), nowhere, ms(60));
+    assert_eq!(cluster.failover.load(LaneId(99)), None);
+    cluster.failover.reset(ms(70), None);
+    assert_eq!(cluster.failover.load(lane), None);
 }

@@ -85,6 +85,7 @@ impl Shard {
                 failover.on_offer(from, (lane, epoch), to, is_leaving, now);
             }
             LaneReport::Progress(progress) => failover.on_progress(from, progress, now),
+            LaneReport::Load(load) => failover.on_load(from, load, now),
             LaneReport::HandedOver { lane, epoch, number } => {
                 failover.on_handed_over(from, (lane, epoch), number, now);
             }

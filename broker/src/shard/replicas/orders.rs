@@ -6,7 +6,7 @@ use corelog_protocol::ids::{BrokerId, Epoch};
 
 use crate::log::AppendError;
 use crate::memory::Memory;
-use crate::replica::{LaneMessage, LaneReport, Order};
+use crate::replica::{LaneLoad, LaneMessage, LaneReport, Meter, Order};
 use crate::shard::message::Refusal;
 use crate::shard::replicas::restart::log_resume;
 use crate::shard::{Cx, Shard};
@@ -76,7 +76,11 @@ impl Shard {
             Order::Offer { epoch, to, is_leaving } => {
                 self.report_lane(cx, LaneReport::Offered { lane: id, epoch, to, is_leaving });
             }
-            Order::Progress(progress) => self.report_lane(cx, LaneReport::Progress(progress)),
+            Order::Progress(progress) => {
+                let epoch = progress.epoch;
+                self.report_lane(cx, LaneReport::Progress(progress));
+                self.report_load(cx, lane, epoch);
+            }
             Order::HandedOver { epoch, number } => {
                 self.report_lane(cx, LaneReport::HandedOver { lane: id, epoch, number });
             }
@@ -86,9 +90,22 @@ impl Shard {
             }
             Order::Serve(epoch) => {
                 self.counters.lanes_begun += 1;
+                let target = &mut self.lanes[lane];
+                target.meter = Some(Meter::new(target.traffic, cx.now.monotonic));
                 tracing::info!(lane = id.0, epoch = epoch.0, "leads");
             }
             Order::Yield => self.yield_lane(cx, lane),
+        }
+    }
+
+    /// Tells what the lane costs, once that is known.
+    fn report_load<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize, epoch: Epoch) {
+        let target = &mut self.lanes[lane];
+        let Some(meter) = &mut target.meter else { return };
+        meter.look(target.traffic, cx.now.monotonic);
+        if let Some(rates) = meter.rates() {
+            let load = LaneLoad { lane: target.id, epoch, rates };
+            self.report_lane(cx, LaneReport::Load(load));
         }
     }
 
@@ -129,6 +146,7 @@ impl Shard {
     /// The lane is led here no more: those who wait learn that nobody here knows.
     fn yield_lane<M: Memory>(&mut self, cx: &mut Cx<'_, M>, lane: usize) {
         self.counters.lanes_yielded += 1;
+        self.lanes[lane].meter = None;
         let id = self.lanes[lane].id;
         tracing::info!(lane = id.0, "leads no more");
         self.fail_pending_with(cx, lane, LEADER_CHANGED);
