@@ -204,6 +204,14 @@ pub const LOAD_SMOOTHING_NS: u64 = 30_000_000_000;
 pub const LOAD_KNOWN_AFTER_NS: u64 = 3_000_000_000;
 const _: () = assert!(LOAD_KNOWN_AFTER_NS >= 2 * PROGRESS_EVERY_NS);
 
+/// How often whoever leads the metadata looks whether a lane had better be led by another broker, 60 s. Twice the
+/// smoothing, so that what a look sees is hardly of the time before the last one.
+pub const BALANCE_EVERY_NS: u64 = 60_000_000_000;
+const _: () = assert!(BALANCE_EVERY_NS >= 2 * LOAD_SMOOTHING_NS);
+
+/// Differences of load below this are noise: 64 KiB a second, or 16 requests.
+pub const LOAD_NOISE: u64 = 64 << 10;
+
 /// How often a leader that serves tells its followers what is committed though nothing is new, 500 ms.
 pub const COMMITTED_EVERY_NS: u64 = 500_000_000;
 

@@ -37,6 +37,8 @@ fn start_of(brokers: usize) -> Option<(LocalCluster, tempfile::TempDir)> {
     // On a machine that is busy with other tests a broker may be silent for a while. It would be replaced for that, and what
     // only it had acknowledged be lost: which is as it must be, and not what is looked for here.
     settings.cluster.detect_ms = 3_000;
+    // What moves here is what is told to.
+    settings.cluster.balance_leaders = false;
     let cluster = LocalCluster::start(directory.path(), brokers, &settings).expect("it starts");
     Some((cluster, directory))
 }
@@ -298,10 +300,10 @@ fn brokers_come_and_go_without_loss_at_any_level_and_no_producer_hears_of_it() {
         let status = carry_out_plan(client, "balance", plan_balance);
         let (copies, leads) = (copies(&status), leads(&status));
         println!("copies {copies:?}, leads {leads:?}");
-        for counts in [&copies, &leads] {
-            let least = counts.iter().min().expect("four");
-            assert!(counts.iter().all(|count| count - least <= 1), "{counts:?}");
-        }
+        let least = copies.iter().min().expect("four");
+        assert!(copies.iter().all(|count| count - least <= 1), "{copies:?}");
+        // By load, of which there is about as much in each lane.
+        assert!(leads.iter().all(|count| (1..=2).contains(count)), "{leads:?}");
         wait_until_it_leads(client, "level-0", 3);
         let refused = client.admin().operate(&Operation::Remove { broker: first });
         let refused = refused.expect_err("it has lanes");
@@ -318,6 +320,59 @@ fn brokers_come_and_go_without_loss_at_any_level_and_no_producer_hears_of_it() {
         assert_eq!((status.brokers.len(), status.voters.len()), (3, 3), "{status:?}");
         cluster.stop_one(0);
     });
+    cluster.stop();
+}
+
+#[test]
+fn two_busy_lanes_of_one_leader_are_led_by_two_after_a_balance() {
+    let Some((mut cluster, _directory)) = start() else { return };
+    let client = client(&cluster);
+    eventually(|| client.admin().create_topic("t", PARTITIONS));
+    (0..3).for_each(|at| wait_until_it_leads(&client, "t", at));
+    let info = eventually(|| client.admin().describe_topic("t"));
+    let busy: Vec<u32> = (0..PARTITIONS)
+        .filter(|at| info.places[*at as usize].broker == info.places[0].broker)
+        .collect();
+    let lanes: Vec<_> = busy.iter().map(|at| info.places[*at as usize].lane).collect();
+    assert_eq!((lanes.len(), lanes[0] == lanes[1]), (2, false), "{info:?}");
+    let is_over = Arc::new(AtomicBool::new(false));
+    let producers: Vec<_> = busy
+        .iter()
+        .map(|&partition| {
+            let (client, is_over) = (client.clone(), Arc::clone(&is_over));
+            std::thread::spawn(move || {
+                let (producer, mut sent) = (client.producer(), 0);
+                while !is_over.load(Ordering::Relaxed) {
+                    sent += 1;
+                    let value = format!("record {}", 10 * sent + u64::from(partition));
+                    let record = Record::to("t").partition(partition).value(value.as_bytes());
+                    producer.send(&record).expect("room").wait().expect("acknowledged");
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                sent
+            })
+        })
+        .collect();
+    let loads = |status: &ClusterStatusReply| -> Vec<Option<u64>> {
+        lanes.iter().map(|id| status.lane(*id)?.load.map(|load| load.load)).collect()
+    };
+    // Enough that it is worth it, and measured.
+    eventually(|| {
+        let status = client.admin().cluster().map_err(|error| format!("{error:?}"))?;
+        let told = loads(&status);
+        let is_busy = told.iter().all(|load| load.is_some_and(|load| load > 128 << 10));
+        if is_busy { Ok(()) } else { Err(format!("{told:?}")) }
+    });
+    let status = carry_out_plan(&client, "balance", plan_balance);
+    println!("{:?}", loads(&status));
+    let leaders: BTreeSet<_> =
+        lanes.iter().map(|id| status.lane(*id).and_then(|lane| lane.leader)).collect();
+    assert_eq!(leaders.len(), 2, "{status:?}");
+    // Right after it there is nothing to do.
+    assert_eq!(plan_balance(&eventually(|| client.admin().cluster())), Ok(vec![]));
+    is_over.store(true, Ordering::Relaxed);
+    let sent = producers.into_iter().map(|producer| producer.join().expect("no error")).sum();
+    assert_eq!(consume(&client, sent), sent);
     cluster.stop();
 }
 

@@ -28,6 +28,8 @@ pub struct ClusterSettings {
     pub replicas: u32,
     /// A broker that was not heard for so long leads no longer.
     pub detect_ms: u64,
+    /// Lanes get other leaders by themselves if that spreads the load.
+    pub balance_leaders: bool,
 }
 
 /// One of `brokers`: its number, and `host:port`.
@@ -48,6 +50,7 @@ impl Default for ClusterSettings {
             rack: String::new(),
             replicas: u32::from(REPLICAS_DEFAULT),
             detect_ms: DETECT_MS_DEFAULT,
+            balance_leaders: true,
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::driver::open_files;
 use crate::driver::start::{self, Prepared};
 use crate::driver::start_error::StartError;
 use crate::driver::watchdog::Watchdog;
+use crate::metadata::balance::BalanceConfig;
 use crate::random::Random;
 use crate::shard::{Shard, ShardConfig};
 use crate::time::Nanos;
@@ -136,6 +137,7 @@ impl Broker {
             rack: config.cluster.rack.as_str().into(),
             replicas_default: config.cluster.replicas as u8,
             detect: Nanos::from_millis(config.cluster.detect_ms),
+            balance: config.cluster.balance_leaders.then(BalanceConfig::default),
             #[cfg(feature = "delays")]
             delays: crate::driver::delays::of_shard(),
             ..ShardConfig::new(

@@ -9,6 +9,7 @@
 //! Enter at `command.rs` for what can be asked, at `state.rs` for what it does, at `view.rs` for
 //! what the other shards see.
 
+pub mod balance;
 pub mod boot;
 mod broker;
 mod change;

@@ -100,7 +100,7 @@ fn remove(
     Ok(Command::BrokerRemove { id: broker })
 }
 
-fn transfer(
+pub(super) fn transfer(
     state: &State,
     (lane, to): (LaneId, BrokerId),
     failover: &Failover,

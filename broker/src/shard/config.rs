@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use corelog_protocol::ids::{BrokerId, ClusterId, Incarnation, ShardId};
 
 use crate::limits;
+use crate::metadata::balance::BalanceConfig;
 use crate::time::Nanos;
 
 #[derive(Clone, Debug)]
@@ -49,6 +50,8 @@ pub struct ShardConfig {
     pub replicas_default: u8,
     /// A broker that was not heard for so long leads no longer.
     pub detect: Nanos,
+    /// How the leaders of lanes are spread by load while this broker leads the metadata. None: not at all.
+    pub balance: Option<BalanceConfig>,
     /// What is made slower on purpose.
     #[cfg(feature = "delays")]
     pub delays: super::delays::Delays,
@@ -79,6 +82,7 @@ impl ShardConfig {
             rack: "".into(),
             replicas_default: limits::REPLICAS_DEFAULT,
             detect: Nanos::from_millis(limits::DETECT_MS_DEFAULT),
+            balance: None,
             #[cfg(feature = "delays")]
             delays: super::delays::Delays::default(),
         }

@@ -95,5 +95,7 @@ counters! {
     /// Replicas that do not take part because their vote cannot be read.
     votes_lost,
     metadata_commands,
+    /// Lanes that were to be led by another broker because of their load.
+    leaders_balanced,
     views_applied,
 }

@@ -32,6 +32,7 @@ use super::{Cx, Shard, ShardConfig};
 use crate::limits::{CHANGES_QUEUED_MAX, RETRY_AFTER_MS};
 use crate::log::{AppendError, Replayed};
 use crate::memory::Memory;
+use crate::metadata::balance::Balancer;
 use crate::metadata::consensus::{Fold, Group, ProposeError, Record, Role};
 use crate::metadata::failover::{Failover, FailoverConfig};
 use crate::metadata::state::Outcome;
@@ -99,6 +100,8 @@ pub(super) struct MetadataKeeper {
     led_by: Option<BrokerId>,
     /// In a cluster: looks after the leaders of lanes while this broker leads the group.
     failover: Option<Failover>,
+    /// Spreads their load, if it shall.
+    balancer: Option<Balancer>,
     /// The version of the state that it has looked at.
     looked_at: u64,
     /// Applied, not in force on every shard yet, by the version from which on they are.
@@ -138,6 +141,7 @@ impl MetadataKeeper {
             is_out: false,
             led_by: None,
             failover: config.is_clustered().then(|| Failover::new(failover)),
+            balancer: config.balance.map(Balancer::new),
             looked_at: 0,
             settling: VecDeque::new(),
             published: 0,
@@ -315,6 +319,7 @@ impl Shard {
             return;
         }
         self.drive_lanes(cx);
+        self.balance_leaders(cx);
         if is_idle {
             return;
         }

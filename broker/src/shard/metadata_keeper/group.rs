@@ -367,6 +367,9 @@ impl MetadataKeeper {
                         && status.role == Role::Leader
                     {
                         failover.reset(now, self.led_by);
+                        if let Some(balancer) = &mut self.balancer {
+                            balancer.reset(now);
+                        }
                     }
                 }
                 Output::Members { context, .. } => {

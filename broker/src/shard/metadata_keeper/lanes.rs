@@ -126,6 +126,28 @@ impl Shard {
         }
     }
 
+    /// Has a lane led by another broker, if that spreads the load.
+    pub(super) fn balance_leaders<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
+        let is_leaving = self.is_leaving();
+        let Some(keeper) = self.keeper.as_mut().filter(|keeper| keeper.is_leading()) else {
+            return;
+        };
+        let now = keeper.group_time();
+        let (Some(failover), Some(balancer)) = (&keeper.failover, &mut keeper.balancer) else {
+            return;
+        };
+        // With something on its way, what is known may not hold any more.
+        if now < balancer.next_look() || is_leaving || !keeper.proposed.is_empty() {
+            return;
+        }
+        let Some(command) = balancer.look(now, &keeper.state, failover) else { return };
+        // Not now: it will be seen again.
+        if self.propose(cx, Proposer::Nobody, &command).is_ok() {
+            self.counters.leaders_balanced += 1;
+            tracing::info!(?command, "a lane is to be led where there is less to do");
+        }
+    }
+
     /// A broker that leaves or drains, and leads no lane any more, lets another one lead the metadata's group as well; so
     /// does one whose disk stands still.
     pub(super) fn hand_over_group<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {

@@ -2,6 +2,7 @@
 
 mod altering;
 mod bad_input;
+mod balancing;
 mod conversation;
 mod data;
 mod followers;

@@ -33,11 +33,15 @@ impl Story {
 
     /// The same of more brokers.
     pub(super) fn of(brokers: usize) -> Self {
-        let mut cluster = Cluster::new(brokers);
+        Self::with(Cluster::new(brokers), 3)
+    }
+
+    /// Of brokers that have just started, and a topic of so many partitions.
+    pub(super) fn with(mut cluster: Cluster, partitions: u32) -> Self {
         cluster.pass(Nanos::from_secs(3));
-        let partitions = Vec::new();
-        let mut story = Self { cluster, partitions, acked: Vec::new(), refused: 0, sent: 0 };
-        story.create("moved", 3);
+        let mut story =
+            Self { cluster, partitions: Vec::new(), acked: Vec::new(), refused: 0, sent: 0 };
+        story.create("moved", partitions);
         story
     }
 

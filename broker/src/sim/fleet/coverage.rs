@@ -77,6 +77,7 @@ pub const MINIMUM: &[&str] = &[
     "operations taken back",
     "cluster looked at",
     "records of weaker levels that must stay",
+    "leaders_balanced",
 ];
 
 /// The names that were not met.

@@ -7,6 +7,7 @@ use super::{Action, World};
 use crate::disk::OpId;
 use crate::limits::RECEIVE_BYTES;
 use crate::memory::{Memory, Slot};
+use crate::metadata::balance::BalanceConfig;
 use crate::random::Random;
 use crate::shard::effect::Effects;
 use crate::shard::event::{Conn, Event};
@@ -14,10 +15,13 @@ use crate::shard::{Shard, ShardConfig};
 use crate::sim::disk::SimDisk;
 use crate::sim::fleet::plan::{CutStyle, rack_name};
 use crate::sim::memory::SimMemory;
-use crate::time::{Monotonic, Now, Wall};
+use crate::time::{Monotonic, Nanos, Now, Wall};
 
 /// So that what rots is found while a run lasts.
 const SCRUB_BYTES_PER_SECOND: u64 = 4 << 20;
+
+/// Often, and for little, so that lanes move in a run of some seconds.
+const BALANCE: BalanceConfig = BalanceConfig { every: Nanos::from_millis(250), noise: 0 };
 
 pub struct ShardSim {
     pub shard: Shard,
@@ -174,6 +178,7 @@ impl World {
         config.advertise = address(broker);
         config.rack = self.plan.racks[broker].map(rack_name).unwrap_or_default().into();
         config.replicas_default = self.plan.replicas as u8;
+        config.balance = self.plan.balances.then_some(BALANCE);
         let seed = seed.wrapping_add(u64::from(shard));
         let mut memory = SimMemory::new(seed);
         let receive = memory.allocate(RECEIVE_BYTES);

@@ -271,6 +271,8 @@ pub struct Plan {
     pub socket_bytes: usize,
     pub faults: Vec<(u64, FaultKind)>,
     pub left: Left,
+    /// Lanes are led elsewhere by themselves because of their load.
+    pub balances: bool,
     /// When the faults stop.
     pub end: u64,
 }
@@ -384,6 +386,7 @@ impl Plan {
             socket_bytes: 1 << (14 + random.below(5)),
             faults,
             left,
+            balances: Random::new(seed ^ 0x0010_ad00).chance(1, 2),
             end: QUIET_START + length,
         }
     }
