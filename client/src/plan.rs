@@ -273,7 +273,8 @@ impl Model {
         let mut last = self.lanes.keys().last().copied().unwrap_or(LaneId(0));
         for _ in 0..self.shards.get(&broker).copied().unwrap_or(1) {
             last = LaneId(last.0 + 1);
-            self.lanes.insert(last, Lane { replicas: vec![broker], leader: Some(broker), load: None });
+            self.lanes
+                .insert(last, Lane { replicas: vec![broker], leader: Some(broker), load: None });
             for _ in 1..copies {
                 let Some(next) = self.best_place(last, BrokerId(0)) else { break };
                 if let Some(lane) = self.lanes.get_mut(&last) {
