@@ -325,7 +325,7 @@ fn brokers_come_and_go_without_loss_at_any_level_and_no_producer_hears_of_it() {
 
 #[test]
 fn two_busy_lanes_of_one_leader_are_led_by_two_after_a_balance() {
-    let Some((mut cluster, _directory)) = start() else { return };
+    let Some((cluster, _directory)) = start() else { return };
     let client = client(&cluster);
     eventually(|| client.admin().create_topic("t", PARTITIONS));
     (0..3).for_each(|at| wait_until_it_leads(&client, "t", at));

@@ -183,9 +183,12 @@ fn a_pair_that_cannot_be_levelled_is_left_alone() {
     }
 }
 
+/// What is done to a town.
+type Disturb = fn(&mut Town);
+
 #[test]
 fn nothing_is_begun_while_anything_moves_is_about_to_or_is_not_known() {
-    let disturbances: [(&str, fn(&mut Town)); 6] = [
+    let disturbances: [(&str, Disturb); 6] = [
         ("it moves", |town| {
             let (lane, epoch, to) = (LaneId(4), Epoch(1), BrokerId(1));
             town.state.apply(&Command::LaneTransfer { lane, epoch, to });
