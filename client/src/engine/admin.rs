@@ -371,8 +371,9 @@ impl<T> Engine<T> {
             self.retries.insert((at, Retry::Request(id)));
             if let Some(asked) = self.requests.get_mut(&id) {
                 asked.redirects = redirects.saturating_add(1);
-                asked.refusal = Some(refusal);
+                asked.refusal = Some(refusal.clone());
             }
+            self.turn_address(now, &refusal, effects);
             match waits_for {
                 Some(topic) if place_unknown => self.describe_topic(topic),
                 Some(_) => {}

@@ -7,8 +7,9 @@
 
 use super::door::{Ask, Door, Link};
 use super::time::{MILLIS, Now};
-use super::{Engine, METADATA_SHARD};
-use crate::Error;
+use super::{Effect, Effects, Engine, METADATA_SHARD};
+use crate::{Error, Refusal};
+use corelog_protocol::ErrorCode;
 use corelog_protocol::ids::{BrokerId, ClusterId, ShardId};
 use corelog_protocol::message::{BrokerPlace, Brokers, TopicInfo};
 
@@ -119,6 +120,21 @@ impl<T> Engine<T> {
             });
         self.doors[door].asks.extend(own);
         self.doors[guide].asks.extend(any);
+    }
+
+    /// The broker that was found at an address knows no others and decides nothing yet: it has not joined, or just
+    /// started. So the next of the addresses that were given is tried, if there is another one.
+    pub(super) fn turn_address(&mut self, now: Now, refusal: &Refusal, effects: &mut Effects<T>) {
+        let is_early = refusal.code == ErrorCode::Recovering && !self.cluster.is_known();
+        if !is_early || self.config.addresses.len() < 2 {
+            return;
+        }
+        let door = self.door_of_metadata();
+        if let Some(link) = &self.doors[door].link {
+            effects.push(Effect::Close { link: link.id });
+            self.address = self.address.wrapping_add(1);
+            self.lose(now, door, effects);
+        }
     }
 
     /// Why nobody could be asked: what one who was reached said instead of greeting, if any did.

@@ -163,6 +163,7 @@ impl<T> Engine<T> {
             Err(refusal) if refusal.code.may_retry() => {
                 let hint = u64::from(refusal.retry_after_ms) * MILLIS;
                 self.ask_again(now, topic, hint.max(RETRY_NANOS));
+                self.turn_address(now, &refusal, effects);
             }
             Err(refusal) if self.is_to_be_confirmed(door, topic, &refusal) => {
                 self.ask_again(now, topic, RETRY_NANOS);

@@ -123,7 +123,7 @@ impl Shard {
     pub(in crate::shard) fn is_host_of_broker(&self, peer: Peer) -> bool {
         let is_there = |address: &SocketAddr| peer_of(*address).address == peer.address;
         self.config.cluster_brokers.iter().filter_map(|(_, address)| address.as_ref()).any(is_there)
-            || self.peers.links.values().any(|link| is_there(&link.address))
+            || self.peers.links.values().any(|link| link.addresses.iter().any(is_there))
     }
 
     /// Ends the links to a broker that is not the one that was greeted.

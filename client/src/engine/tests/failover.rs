@@ -58,6 +58,30 @@ fn one_address_is_enough_to_reach_all_and_its_connection_is_used_on() {
 }
 
 #[test]
+fn a_broker_that_has_not_joined_is_left_for_the_next_address() {
+    let mut trio = Trio::new(|config| config.addresses = vec![address(3), address(2)]);
+    trio.broker(3).is_joining = true;
+    let deadline = trio.scene.now.monotonic.after(5_000_000_000);
+    let (now, list) = (trio.scene.now, AdminRequest::ListTopics);
+    trio.scene.engine.request(now, list, deadline, &mut trio.scene.effects);
+    send(&mut trio, 1);
+    trio.run(1_000);
+    assert!(trio.values() == named(1..=1), "nobody else was asked");
+    let told = trio.scene.told();
+    assert_eq!(told.len(), 2);
+    assert!(told.iter().any(|it| matches!(it, Told::Answered(Ok(_)))), "{told:?}");
+    // One address is all there is: it is asked again until it has joined.
+    let mut trio = Trio::new(|config| config.addresses = vec![address(3)]);
+    trio.broker(3).is_joining = true;
+    send(&mut trio, 1);
+    trio.run(1_000);
+    assert_eq!((trio.values(), trio.scene.links.len()), (vec![], 1));
+    trio.broker(3).is_joining = false;
+    trio.run(1_000);
+    assert_eq!(trio.values(), named(1..=1));
+}
+
+#[test]
 fn what_flies_while_the_leader_moves_stands_in_the_log_once_and_in_order() {
     let mut trio = started();
     trio.elect(2);

@@ -51,6 +51,8 @@ pub struct Peer {
     pub is_down: bool,
     /// It takes everything in, and says nothing.
     pub is_silent: bool,
+    /// It greets, and knows nothing.
+    pub is_joining: bool,
     /// What came while it believed to lead.
     stuck: Vec<Asked>,
     /// Empty: it does not say.
@@ -82,6 +84,7 @@ impl Trio {
             incarnation: 100 + id,
             is_down: false,
             is_silent: false,
+            is_joining: false,
             stuck: Vec::new(),
             rack: "",
             follows_to: None,
@@ -218,6 +221,9 @@ impl Trio {
                 }
                 let shard = self.scene.links[&asked.link].shard;
                 self.scene.answer(&asked, &HelloReply { incarnation, ..hello_reply(shard) });
+            }
+            FrameKind::TopicDescribe | FrameKind::TopicList if self.broker(id).is_joining => {
+                self.scene.refuse(&asked, ErrorCode::Recovering, 0);
             }
             FrameKind::TopicDescribe if self.has_forgotten_topics => {
                 self.scene.refuse(&asked, ErrorCode::UnknownTopic, 0);
