@@ -248,7 +248,7 @@ fn status(context: &Context, output: &mut Output, admin: &Admin) -> Result<(), F
         };
         output.line(&format!("it is decided by {}{told}", brokers_text(&status.voters)))?;
     }
-    let columns = [
+    let mut columns = vec![
         ("BROKER", Column::Number),
         ("ADDRESS", Column::Text),
         ("RACK", Column::Text),
@@ -256,11 +256,8 @@ fn status(context: &Context, output: &mut Output, admin: &Admin) -> Result<(), F
         ("STATE", Column::Text),
         ("LEADS", Column::Number),
         ("REPLICAS", Column::Number),
-        ("LOAD", Column::Number),
-        ("IN", Column::Number),
-        ("RECORDS/S", Column::Number),
-        ("OUT", Column::Number),
     ];
+    columns.extend(LOAD_COLUMNS);
     let rows = status.brokers.iter().map(|broker| {
         let has = |lane: &&LaneStatus| lane.replicas.iter().any(|it| it.broker == broker.id);
         let mut row = vec![
@@ -281,17 +278,14 @@ fn status(context: &Context, output: &mut Output, admin: &Admin) -> Result<(), F
          each request; over about 30 s, ? if that is not known",
     )?;
     output.line("entries that a replica lacks are in brackets, ? if that is not known")?;
-    let columns = [
+    let mut columns = vec![
         ("LANE", Column::Number),
         ("EPOCH", Column::Number),
         ("LEADER", Column::Number),
         ("STATE", Column::Text),
-        ("LOAD", Column::Number),
-        ("IN", Column::Number),
-        ("RECORDS/S", Column::Number),
-        ("OUT", Column::Number),
-        ("REPLICAS, THE PREFERRED LEADER FIRST", Column::Text),
     ];
+    columns.extend(LOAD_COLUMNS);
+    columns.push(("REPLICAS, THE PREFERRED LEADER FIRST", Column::Text));
     let rows = status.lanes.iter().map(|lane| {
         let mut row = vec![
             lane.lane.to_string(),
@@ -305,6 +299,14 @@ fn status(context: &Context, output: &mut Output, admin: &Admin) -> Result<(), F
     });
     output.table(&columns, rows)
 }
+
+/// Above what [`load_cells`] gives.
+const LOAD_COLUMNS: [(&str, Column); 4] = [
+    ("LOAD", Column::Number),
+    ("IN", Column::Number),
+    ("RECORDS/S", Column::Number),
+    ("OUT", Column::Number),
+];
 
 fn load_cells(load: Option<LaneLoad>) -> [String; 4] {
     match load {
