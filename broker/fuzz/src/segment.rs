@@ -2,7 +2,7 @@
 //! comes to the same. The input changes a directory that a log has written; with its first byte it may ask for
 //! checksums that are right again, as no accident would make them, to look behind them.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use corelog_broker::log::Retention;
 use corelog_broker::sim::disk::Image;
@@ -63,7 +63,7 @@ pub fn run(input: &[u8]) {
         change(&mut image, &mut tape);
     }
     if is_mended {
-        image.files.values_mut().for_each(|bytes| mend_segment(bytes));
+        image.files.values_mut().for_each(|bytes| mend_segment(&mut Arc::make_mut(bytes)[..]));
     }
     let image = CowImage::from(image);
     let mut rig = base.surveyor.boot(&image, 1);
@@ -83,7 +83,7 @@ pub fn run(input: &[u8]) {
 fn change(image: &mut Image, tape: &mut Tape<'_>) {
     let what = tape.u8();
     let file = tape.below(image.files.len());
-    let Some(bytes) = image.files.values_mut().nth(file) else { return };
+    let Some(bytes) = image.files.values_mut().nth(file).map(Arc::make_mut) else { return };
     let at = match bytes.len() {
         0 => return,
         len => tape.u32() as usize % len,
@@ -99,7 +99,7 @@ fn change(image: &mut Image, tape: &mut Tape<'_>) {
         3 => {
             let block = bytes[at - at % BLOCK..].iter().copied().take(BLOCK).collect::<Vec<_>>();
             let (file, at) = (tape.below(image.files.len()), usize::from(tape.u8()) * BLOCK);
-            if let Some(target) = image.files.values_mut().nth(file) {
+            if let Some(target) = image.files.values_mut().nth(file).map(Arc::make_mut) {
                 overwrite(target, at, &block);
             }
         }

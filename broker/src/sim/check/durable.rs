@@ -111,7 +111,7 @@ impl DurableIndex {
     }
 
     /// The broker is down: whatever its files hold now is durable, and its next life counts anew.
-    pub fn on_crash<'a>(&mut self, files: impl Iterator<Item = &'a Vec<u8>>) {
+    pub fn on_crash<'a>(&mut self, files: impl Iterator<Item = &'a [u8]>) {
         self.lanes.clear();
         for file in files {
             for block in (0..file.len()).step_by(BLOCK_BYTES) {

@@ -18,8 +18,8 @@ use std::collections::BTreeMap;
 use corelog_protocol::checksum::{Crc, crc32c};
 
 use super::durable::entries;
-use crate::disk::Place;
 use crate::limits::BLOCK_BYTES;
+use crate::sim::disk::Image;
 
 const COMMIT_HEADER_BYTES: usize = 64;
 const FIRST_COMMIT: usize = 2 * BLOCK_BYTES;
@@ -47,12 +47,10 @@ struct Lane {
     whole: BTreeMap<u64, u64>,
 }
 
-/// By lane, the LSN from which on nothing is promised any more. `files` in the order of their names.
-pub fn promised_ends<'a>(
-    files: impl Iterator<Item = (&'a Place, &'a Vec<u8>)>,
-) -> BTreeMap<u32, u64> {
+/// By lane, the LSN from which on nothing is promised any more.
+pub fn promised_ends(image: &Image) -> BTreeMap<u32, u64> {
     let mut lanes: BTreeMap<u32, Lane> = BTreeMap::new();
-    for (_, bytes) in files.filter(|(place, _)| place.path.ends_with(".seg")) {
+    for (_, bytes) in image.files.iter().filter(|(place, _)| place.path.ends_with(".seg")) {
         let Some(segment) = segment(bytes) else { continue };
         let lane = lanes.entry(segment.lane).or_default();
         lane.durable_end = lane.durable_end.max(segment.durable_end);

@@ -6,6 +6,7 @@
 //! [`Files::crash`] decides it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::disk::{DirectoryId, Place};
 use crate::sim::disk::SECTOR_BYTES;
@@ -31,8 +32,9 @@ struct Pending {
 #[derive(Clone, Debug)]
 struct Inode {
     directory: DirectoryId,
-    live: Vec<u8>,
-    durable: Vec<u8>,
+    /// Both shared with images, and with one another, until a write makes them differ.
+    live: Arc<Vec<u8>>,
+    durable: Arc<Vec<u8>>,
     size_durable: bool,
     pending: Vec<Pending>,
     /// Live names, and open handles. Without any, the file's space is free.
@@ -160,6 +162,11 @@ impl Files {
     /// What reads see. Empty for a file that is gone.
     pub fn live(&self, inode: InodeId) -> &[u8] {
         self.inodes.get(&inode).map_or(&[], |inode| &inode.live)
+    }
+
+    /// The same, to keep. Copies nothing.
+    pub fn live_shared(&self, inode: InodeId) -> Arc<Vec<u8>> {
+        self.inodes.get(&inode).map(|inode| inode.live.clone()).unwrap_or_default()
     }
 
     /// What is on the medium for certain.
@@ -306,7 +313,7 @@ impl Files {
                 cut.extend(second);
             }
         }
-        let mut contents: BTreeMap<InodeId, Vec<u8>> =
+        let mut contents: BTreeMap<InodeId, Arc<Vec<u8>>> =
             self.inodes.iter().map(|(id, inode)| (*id, inode.durable.clone())).collect();
         let mut emptied = BTreeSet::new();
         for item in kept {
@@ -321,8 +328,8 @@ impl Files {
                         .find(|pending| pending.id == *write)
                         .expect("listed just now");
                     let start = *position as usize;
-                    let target = &mut contents.get_mut(inode).expect("listed just now")
-                        [start..start + SECTOR_BYTES];
+                    let content = contents.get_mut(inode).expect("listed just now");
+                    let target = &mut Arc::make_mut(content)[start..start + SECTOR_BYTES];
                     write.content.copy_to(start - write.position as usize, target);
                 }
                 _ => {}
@@ -331,7 +338,7 @@ impl Files {
         let mut image = Image { folders: self.folders.clone(), files: BTreeMap::new() };
         for (place, inode) in names {
             let bytes =
-                if emptied.contains(&inode) { Vec::new() } else { contents[&inode].clone() };
+                if emptied.contains(&inode) { Arc::default() } else { contents[&inode].clone() };
             image.files.insert(place, bytes);
         }
         image
@@ -347,8 +354,8 @@ impl Files {
     ) {
         let file = self.file(inode);
         let range = position as usize..position as usize + len;
-        change(&mut file.durable[range.clone()]);
-        change(&mut file.live[range]);
+        change(&mut Arc::make_mut(&mut file.durable)[range.clone()]);
+        change(&mut Arc::make_mut(&mut file.live)[range]);
     }
 
     fn file(&mut self, inode: InodeId) -> &mut Inode {
@@ -367,11 +374,11 @@ impl Files {
     fn create(&mut self, inode: InodeId, place: &Place, bytes: u64) {
         assert_eq!(inode, self.next_inode());
         self.inodes_next += 1;
-        let size = bytes as usize;
+        let zeros = Arc::new(vec![0; bytes as usize]);
         let file = Inode {
             directory: place.directory,
-            live: vec![0; size],
-            durable: vec![0; size],
+            live: zeros.clone(),
+            durable: zeros,
             size_durable: false,
             pending: Vec::new(),
             links: 1,
@@ -394,7 +401,8 @@ impl Files {
         }
         write.stage = Stage::Reported;
         let start = write.position as usize;
-        write.content.copy_to(0, &mut file.live[start..start + write.content.len()]);
+        let live = Arc::make_mut(&mut file.live);
+        write.content.copy_to(0, &mut live[start..start + write.content.len()]);
     }
 
     fn barrier_end(&mut self, id: u64, ok: bool) {
@@ -414,6 +422,7 @@ impl Files {
                     let covered = covers.contains(&write.id) && write.stage == Stage::Reported;
                     if covered {
                         let start = write.position as usize;
+                        let durable = Arc::make_mut(durable);
                         write.content.copy_to(0, &mut durable[start..start + write.content.len()]);
                     }
                     !covered

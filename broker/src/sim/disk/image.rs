@@ -1,23 +1,30 @@
 //! What a disk holds when nothing is in flight: whole files by name.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::disk::{DirectoryId, Place};
 
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Image {
     pub folders: BTreeSet<Place>,
-    pub files: BTreeMap<Place, Vec<u8>>,
+    /// Shared with the disk that they were taken from, or were put on, until one of them changes.
+    pub files: BTreeMap<Place, Arc<Vec<u8>>>,
 }
 
 impl Image {
+    /// What is in the files, in the order of their names.
+    pub fn contents(&self) -> impl Iterator<Item = &[u8]> {
+        self.files.values().map(|bytes| bytes.as_slice())
+    }
+
     /// The files, by name.
     pub fn list(&self) -> impl Iterator<Item = (&Place, usize)> {
         self.files.iter().map(|(place, bytes)| (place, bytes.len()))
     }
 
     pub fn bytes(&self) -> usize {
-        self.files.values().map(Vec::len).sum()
+        self.contents().map(<[u8]>::len).sum()
     }
 
     /// Flips one bit of a file; `bit` counts from the file's start.
@@ -26,7 +33,7 @@ impl Image {
     /// If there is no such file or bit.
     pub fn flip_bit(&mut self, place: &Place, bit: usize) {
         let file = self.files.get_mut(place).expect("a file of this name");
-        file[bit / 8] ^= 1 << (bit % 8);
+        Arc::make_mut(file)[bit / 8] ^= 1 << (bit % 8);
     }
 
     /// A hash of all names and bytes, to compare images cheaply.

@@ -73,9 +73,9 @@ pub struct CowImage {
 
 impl From<Image> for CowImage {
     fn from(image: Image) -> Self {
-        let share = |bytes: Vec<u8>| CowFile {
+        let share = |bytes: Arc<Vec<u8>>| CowFile {
             bytes: bytes.len() as u64,
-            base: Arc::new(bytes),
+            base: bytes,
             blocks: Vec::new(),
         };
         let files = image.files.into_iter().map(|(place, bytes)| (place, share(bytes)));
@@ -105,7 +105,7 @@ impl CowImage {
             for (number, target) in bytes.chunks_exact_mut(BLOCK_BYTES).enumerate() {
                 file.block(number as u32, target);
             }
-            bytes
+            Arc::new(bytes)
         };
         let files = self.files.iter().map(|(place, file)| (place.clone(), whole(file)));
         Image { folders: (*self.folders).clone(), files: files.collect() }
@@ -272,7 +272,7 @@ mod tests {
     fn images_share_their_bytes_until_one_is_written_or_flipped() {
         let name = place(DirectoryId(0), "a");
         let mut image = Image::default();
-        image.files.insert(name.clone(), vec![7; 3 * BLOCK_BYTES]);
+        image.files.insert(name.clone(), Arc::new(vec![7; 3 * BLOCK_BYTES]));
         let first = CowImage::from(image.clone());
         let mut second = first.clone();
         second.flip_bit(&name, 8 * BLOCK_BYTES as u64 + 1);
@@ -291,6 +291,6 @@ mod tests {
         carry_out(DiskOrder::Zero { file, position: 4096, len: 4096 });
         let bytes = &disk.image().to_image().files[&name];
         assert_eq!((bytes[4095], bytes[4096], bytes[8191], bytes[8192]), (7, 0, 0, 7));
-        assert_eq!(first.to_image().files[&name], [7; 3 * BLOCK_BYTES]);
+        assert_eq!(*first.to_image().files[&name], [7; 3 * BLOCK_BYTES]);
     }
 }

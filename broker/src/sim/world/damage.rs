@@ -5,6 +5,8 @@
 //! segment, without both of which a broker refuses to start. What may be lost so, and what not, is in
 //! [`crate::sim::check::medium`].
 
+use std::sync::Arc;
+
 use super::World;
 use crate::disk::FileId;
 use crate::limits::BLOCK_BYTES;
@@ -38,6 +40,7 @@ impl World {
         for _ in 0..count {
             let (place, block) = places[self.random.below(places.len() as u64) as usize].clone();
             let Some(file) = self.image.files.get_mut(&place) else { continue };
+            let file = Arc::make_mut(file);
             let within = self.random.below(BLOCK_BYTES as u64) as usize;
             let now = self.now;
             self.trace.line(now, || format!("DAMAGE {} at {}", place.path, block + within));
@@ -87,7 +90,7 @@ impl World {
         if !self.faults.has_damaged {
             return;
         }
-        let ends = promised_ends(self.image.files.iter());
+        let ends = promised_ends(&self.image);
         for beyond in self.checks.durable.batches_from(&ends).into_values() {
             self.checks.history.void(beyond.first.0, &beyond.records);
         }

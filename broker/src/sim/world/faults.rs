@@ -242,7 +242,7 @@ impl World {
         let now = self.now;
         self.trace.mix(&[now, 50, self.image.digest()]);
         self.trace.line(now, || format!("POWER CUT: {kept} loose sectors kept, {dropped} lost"));
-        self.checks.durable.on_crash(self.image.files.values());
+        self.checks.durable.on_crash(self.image.contents());
         self.void_what_is_lost();
         self.checks.recovery.on_crash();
         for link in 0..self.links.len() {

@@ -78,7 +78,7 @@ impl Checks {
     pub fn on_power_cut<'a>(
         &mut self,
         broker: usize,
-        files: impl Iterator<Item = &'a Vec<u8>>,
+        files: impl Iterator<Item = &'a [u8]>,
     ) -> Checked {
         self.disks.on_power_cut(broker, files)
     }
