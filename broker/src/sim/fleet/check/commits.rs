@@ -220,4 +220,25 @@ mod tests {
         assert_eq!(commits.first_missing(2, &disks), Some((1, 0)));
         assert_eq!(commits.first_missing(1, &disks), None);
     }
+
+    #[test]
+    fn what_a_power_cut_keeps_of_a_write_that_no_flush_covered_came_last() {
+        let mut disks = Disks::new(3);
+        let epoch = |disks: &Disks, broker| disks.at(broker, 1, 16).map(|id| id.epoch);
+        let (old, new) = (entry(3, 16), entry(4, 16));
+        let mut both = old.clone();
+        both.resize(4096, 0);
+        both.extend_from_slice(&new);
+        both.resize(8192, 0);
+        disks.on_durable_write(0, &old).unwrap();
+        disks.on_power_cut(0, [&both[..]].into_iter()).unwrap();
+        assert_eq!(epoch(&disks, 0), Some(4));
+        // What was there before is no news, whatever its epoch.
+        disks.on_durable_write(1, &new).unwrap();
+        disks.on_durable_write(1, &old).unwrap();
+        disks.on_power_cut(1, [&both[..]].into_iter()).unwrap();
+        assert_eq!(epoch(&disks, 1), Some(3));
+        disks.on_power_cut(1, [&new[..]].into_iter()).unwrap();
+        assert_eq!(epoch(&disks, 1), Some(4), "the other one is gone");
+    }
 }

@@ -46,6 +46,8 @@ pub struct Known {
 pub struct Disks {
     /// By broker, then lane and LSN: what became durable there last.
     held: Vec<BTreeMap<(u32, u64), Id>>,
+    /// And all that ever became durable there.
+    seen: Vec<BTreeMap<(u32, u64), BTreeSet<Id>>>,
     /// By lane, epoch and LSN: every entry that was ever durable or sent.
     known: BTreeMap<(u32, u64, u64), Known>,
     /// Where batches are, by lane, LSN and epoch.
@@ -95,6 +97,7 @@ impl Disks {
     pub fn new(brokers: usize) -> Self {
         Self {
             held: vec![BTreeMap::new(); brokers],
+            seen: vec![BTreeMap::new(); brokers],
             known: BTreeMap::new(),
             places: BTreeMap::new(),
             compared: 0,
@@ -111,17 +114,18 @@ impl Disks {
         for (header, body) in replicated(bytes) {
             self.note(&header, body)?;
             let id = id_of(&header);
-            self.held[broker].insert((header.lane.0, header.lsn.0), id);
+            self.hold(broker, (header.lane.0, header.lsn.0), id);
             found.push((header, id));
         }
         Ok(found)
     }
 
-    /// What a power cut left of files is durable. Of what lies at one LSN, what was there last counts while it is there.
+    /// What a power cut left of files is durable. Of what lies at one LSN, what came last counts while it is there: that is
+    /// what was not known to be durable, a write that no flush covered and that the cut kept.
     pub fn on_power_cut<'a>(
         &mut self,
         broker: usize,
-        files: impl Iterator<Item = &'a Vec<u8>>,
+        files: impl Iterator<Item = &'a [u8]>,
     ) -> Checked {
         let mut found: BTreeMap<(u32, u64), BTreeSet<Id>> = BTreeMap::new();
         for file in files {
@@ -134,14 +138,20 @@ impl Disks {
             }
         }
         for (key, ids) in found {
-            let held = self.held[broker].get(&key);
-            if !held.is_some_and(|id| ids.contains(id))
-                && let Some(newest) = ids.last()
-            {
-                self.held[broker].insert(key, *newest);
+            let held = self.held[broker].get(&key).filter(|id| ids.contains(id)).copied();
+            let seen = self.seen[broker].get(&key);
+            let is_fresh = |id: &&Id| seen.is_none_or(|seen| !seen.contains(id));
+            let fresh = ids.iter().rev().find(is_fresh).copied();
+            if let Some(last) = fresh.or(held).or(ids.last().copied()) {
+                self.hold(broker, key, last);
             }
         }
         Ok(())
+    }
+
+    fn hold(&mut self, broker: usize, key: (u32, u64), id: Id) {
+        self.held[broker].insert(key, id);
+        self.seen[broker].entry(key).or_default().insert(id);
     }
 
     /// An entry that is durable somewhere, or sent: the only one of its epoch and LSN.
