@@ -328,13 +328,17 @@ impl Log {
             Scanned::Ready => {
                 let (sequence, position, lsn) =
                     (job.sequence, job.scan.position(), job.scan.next_lsn());
+                let end_position = job.scan.end_position();
                 let (from, bytes) = (job.scan.from(), job.pieces.iter().map(|it| it.len).sum());
                 let cursors = &mut self.reads.copies.cursors;
                 cursors.retain(|cursor| cursor.sequence != sequence || cursor.lsn != from);
                 if cursors.len() == CURSORS_MAX {
                     cursors.remove(0);
                 }
-                cursors.push(Cursor { sequence, position, lsn });
+                // At the end there is nothing to read. If something should be there, its header is damaged.
+                if position < end_position {
+                    cursors.push(Cursor { sequence, position, lsn });
+                }
                 self.finish_copies(io, at, Copies::Ready { end: lsn, bytes });
             }
         }

@@ -84,6 +84,28 @@ fn what_has_rotted_is_found_by_the_scrub_told_of_and_replaced() {
     leader.stop();
 }
 
+/// Behind the walk's last good entry nothing is left to read, and something is missing.
+#[test]
+fn the_scrub_finds_the_last_entry_of_a_segment_whose_header_has_rotted() {
+    let (mut leader, mut rig) = followed(1 << 20);
+    let last = rig.log.active_first_lsn().expect("it is running").0 - 1;
+    let wanted = body(last as u32 - 1, 3_000);
+    let names: Vec<String> = rig.disk.segments().iter().map(|name| (*name).to_owned()).collect();
+    let place = |name: &String| {
+        rig.disk.files[name].durable.windows(wanted.len()).position(|bytes| bytes == wanted)
+    };
+    let (name, at) = names.iter().find_map(|name| Some((name, place(name)?))).expect("durable");
+    // Two bits: one would be mended.
+    rig.disk.flip(name, at - 20);
+    rig.disk.flip(name, at - 30);
+    for _ in 0..5 {
+        rig.pass(60_000);
+    }
+    assert_eq!(damaged(&rig), [Lsn(last)]);
+    rig.stop();
+    leader.stop();
+}
+
 #[test]
 fn damage_that_a_reader_meets_is_found_without_a_scrub() {
     let (mut leader, mut rig) = followed(0);
