@@ -403,6 +403,7 @@ impl Inner {
             }
             Effect::Stopped => {
                 self.life = Life::Stopped;
+                self.close_door();
                 wake(&mut self.life_waker);
             }
         }

@@ -133,10 +133,8 @@ pub async fn run(setup: Setup) {
                     let task = accept::accept_loop(Rc::clone(&core), listener, door);
                     glommio::spawn_local(task).detach();
                 }
-                Command::Stop => {
-                    core.with(|inner| inner.close_door());
-                    core.deliver(Event::Stop);
-                }
+                // Its door stays open: others come with what it waits for before it lets go of its lanes.
+                Command::Stop => core.deliver(Event::Stop),
                 Command::Exit => open = false,
                 Command::Located(brokers) => core.deliver(Event::Located { brokers }),
                 // Who asked may have gone.

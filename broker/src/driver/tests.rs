@@ -36,6 +36,8 @@ struct TestMachine {
     dialing: Option<Dialing>,
     tour: Option<Tour>,
     steps: u64,
+    /// Does not stop when it is told to, but when it is asked to `leave`.
+    stays: bool,
 }
 
 /// Connections that were ordered for one that asked.
@@ -73,6 +75,7 @@ impl TestMachine {
                 dialing: None,
                 tour: None,
                 steps: 0,
+                stays: false,
             })
         })
     }
@@ -93,6 +96,11 @@ impl TestMachine {
     ) {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
+            "stay" => {
+                self.stays = true;
+                Self::answer(conn, b"staying\n", memory, effects);
+            }
+            "leave" => effects.push(Effect::Stopped),
             "echo" => Self::answer(conn, format!("{line}\n").as_bytes(), memory, effects),
             "who" => {
                 let text = format!("{}\n", self.config.shard);
@@ -271,6 +279,7 @@ impl Machine for TestMachine {
         self.steps += 1;
         match event {
             Event::Start => effects.push(Effect::Ready),
+            Event::Stop if self.stays => {}
             Event::Stop => effects.push(Effect::Stopped),
             Event::Opened { conn, .. } => {
                 self.lines.insert(conn, Vec::new());
@@ -552,6 +561,31 @@ fn a_directory_can_be_opened_again_after_a_stop_and_after_an_abort() {
         // The peer hears of the end at once.
         assert_eq!(read(&mut stream, &mut [0]).unwrap_or(0), 0);
     }
+}
+
+#[test]
+fn a_shard_that_stops_takes_connections_until_it_has() {
+    let Some(directory) = real_directory() else { return };
+    let broker = start(directory.path(), 1);
+    let mut first = connect(&broker, ShardId::ANY);
+    assert_eq!(ask(&mut first, "stay"), "staying");
+    let address = broker.address();
+    let open = |address| {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+        stream.write_all(&Preamble { shard: ShardId::ANY }.encode()).expect("a preamble");
+        assert_eq!(ask(&mut stream, "echo here"), "echo here");
+    };
+    std::thread::scope(|scope| {
+        let stopping = scope.spawn(move || broker.stop());
+        for _ in 0..20 {
+            open(address);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(!stopping.is_finished());
+        first.write_all(b"leave\n").expect("asked");
+    });
+    assert!(TcpStream::connect(address).is_err());
 }
 
 #[test]

@@ -54,6 +54,11 @@ impl Process {
     pub fn is_stopped(&self) -> bool {
         self.shards.iter().all(|shard| shard.is_stopped)
     }
+
+    /// Takes connections. Also while it stops, up to its end: others come with what it waits for.
+    pub fn is_open(&self) -> bool {
+        self.shards.iter().all(|shard| shard.is_ready && !shard.is_stopped)
+    }
 }
 
 /// A power cut that comes after so many more disk completions.

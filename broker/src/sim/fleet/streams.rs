@@ -168,8 +168,9 @@ impl World {
         let until = self.network.dials_fail_until.get(&to).copied().unwrap_or_default();
         let is_unlucky = self.now < until && self.random.chance(1, 2);
         let delay = self.draw_delay(self.plan.net_latency);
-        let machine = &self.machines[to];
-        match machine.life().filter(|_| machine.is_ready() && !is_unlucky) {
+        let process = self.machines[to].process.as_ref();
+        let life = process.filter(|process| process.is_open() && !is_unlucky).map(|it| it.life);
+        match life {
             Some(life) => {
                 self.streams[stream].ends[1].owner = Owner::Kernel { broker: to, life };
                 self.after(delay, Action::Established { stream });
