@@ -144,6 +144,10 @@ pub const GROUP_TICK_MS: u64 = 50;
 /// How long a stopping shard waits for others before it gives up on them.
 pub const STOP_GRACE_MS: u64 = 5_000;
 
+/// How long a broker of several that stops still speaks for the metadata's group. Its log takes nothing any more, and as
+/// long as a leader speaks the others choose no other one.
+pub const STOP_SPEAKING_MS: u64 = 500;
+
 /// How long a broker that stops waits for others to lead what it leads.
 pub const LEAVE_MS: u64 = 3_000;
 

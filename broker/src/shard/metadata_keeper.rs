@@ -430,12 +430,11 @@ impl Shard {
         self.leave_group(cx, METADATA_LOST, unknown);
     }
 
-    /// The broker stops, and the log of the metadata has: the group could write nothing any more, and a leader that
-    /// goes on to speak would keep the others from choosing another one.
-    pub(super) fn retire_keeper<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
-        let is_over = self.keeper.as_ref().is_some_and(|keeper| keeper.group.is_some())
-            && self.lanes[LANE].state == LaneState::Stopped;
-        if is_over {
+    /// The broker stops, and the log of the metadata has, or is not waited for any more: the group can write nothing, and
+    /// a leader that goes on to speak would keep the others from choosing another one.
+    pub(super) fn retire_keeper<M: Memory>(&mut self, cx: &mut Cx<'_, M>, is_silent: bool) {
+        let has_group = self.keeper.as_ref().is_some_and(|keeper| keeper.group.is_some());
+        if has_group && (is_silent || self.lanes[LANE].state == LaneState::Stopped) {
             let unknown = Refusal::new(ErrorCode::OutcomeUnknown, "the broker stopped meanwhile");
             self.leave_group(cx, super::replies::STOPPING, unknown);
         }

@@ -6,7 +6,7 @@ use super::effect::Effect;
 use super::event::Conn;
 use super::lane::LaneState;
 use super::{Cx, Shard};
-use crate::limits::{LEAVE_MS, STOP_GRACE_MS};
+use crate::limits::{LEAVE_MS, STOP_GRACE_MS, STOP_SPEAKING_MS};
 use crate::memory::Memory;
 use crate::time::{Monotonic, Nanos};
 
@@ -14,6 +14,8 @@ use crate::time::{Monotonic, Nanos};
 pub(super) struct Stopping {
     /// From then on nobody is waited for.
     pub deadline: Monotonic,
+    /// From then on the metadata's group does without this broker, whatever its disk does.
+    pub silent_at: Monotonic,
     is_closing: bool,
     is_over: bool,
 }
@@ -67,7 +69,11 @@ impl Shard {
 
     fn begin_stop<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
         let deadline = cx.now.monotonic + Nanos::from_millis(STOP_GRACE_MS);
-        self.stopping = Some(Stopping { deadline, is_closing: false, is_over: false });
+        let silent_at = match self.config.is_clustered() {
+            true => cx.now.monotonic + Nanos::from_millis(STOP_SPEAKING_MS),
+            false => deadline,
+        };
+        self.stopping = Some(Stopping { deadline, silent_at, is_closing: false, is_over: false });
         self.settle_changes(cx);
         for id in self.fetches.ids().collect::<Vec<_>>() {
             self.hurry_fetch(id);
@@ -83,10 +89,11 @@ impl Shard {
     pub(super) fn progress_stop<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
         let Some(stopping) = &self.stopping else { return };
         let is_late = cx.now.monotonic >= stopping.deadline;
+        let is_silent = cx.now.monotonic >= stopping.silent_at;
         if stopping.is_over {
             return;
         }
-        self.retire_keeper(cx);
+        self.retire_keeper(cx, is_silent);
         let are_logs_stopped =
             self.lanes.iter().all(|lane| lane.state == LaneState::Stopped) && self.close_votes(cx);
         let Some(stopping) = &self.stopping else { return };
@@ -94,14 +101,16 @@ impl Shard {
             && self.fetches.is_empty()
             && self.lanes.iter().all(|lane| lane.waiting.is_empty() && lane.adopted.is_empty())
             && self.keeper.as_ref().is_none_or(|keeper| keeper.is_idle());
-        if !stopping.is_closing && are_logs_stopped && (is_answered || is_late) {
+        // Of a disk that completes nothing there is no end: those who wait for an answer shall look elsewhere.
+        if !stopping.is_closing && (are_logs_stopped && is_answered || is_late) {
             self.stopping.as_mut().expect("looked up above").is_closing = true;
             for conn in self.sessions.conns().collect::<Vec<Conn>>() {
                 self.close(cx, conn, true);
             }
         }
         let stopping = self.stopping.as_mut().expect("looked up above");
-        if stopping.is_closing && (self.sessions.count() == 0 || is_late) {
+        let is_alone = self.sessions.count() == 0 || is_late;
+        if stopping.is_closing && are_logs_stopped && is_alone {
             stopping.is_over = true;
             cx.effects.push(Effect::Stopped);
         }

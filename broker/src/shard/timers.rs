@@ -180,10 +180,10 @@ impl Shard {
         if let Some(leaving) = &self.leaving {
             next = next.min(leaving.until);
         }
-        if let Some(stopping) = &self.stopping
-            && cx.now.monotonic < stopping.deadline
-        {
-            next = next.min(stopping.deadline);
+        if let Some(stopping) = &self.stopping {
+            let due = [stopping.silent_at, stopping.deadline];
+            let due = due.into_iter().find(|due| cx.now.monotonic < *due);
+            next = next.min(due.unwrap_or(never));
         }
         if next < self.timers.wake_at {
             self.timers.wake_at = next;

@@ -10,6 +10,7 @@ use corelog_protocol::{Durability, ErrorCode};
 
 use super::data::{fetch_of, records};
 use super::world::{batch, produce};
+use crate::limits::{LEAVE_MS, STOP_GRACE_MS, STOP_SPEAKING_MS};
 use crate::metadata::LaneRecord;
 use crate::replica::LaneReport;
 use crate::shard::event::Event;
@@ -328,6 +329,32 @@ fn a_broker_that_stops_hands_over_everything_first_and_gets_its_lanes_back() {
         assert_eq!(record.leader_id(), Some(record.preferred()));
     }
     story.check();
+}
+
+/// Nobody may have what it leads, and nothing is written that would show that its disk stands still.
+#[test]
+fn a_broker_that_stops_with_a_disk_that_stands_still_keeps_nobody_from_leading() {
+    let mut story = Story::new();
+    for broker in 0..2 {
+        story.operate(Operation::Drain { broker: number(broker) });
+        story.cluster.pass(Nanos::from_secs(2));
+    }
+    assert_eq!(story.keeper(), 2);
+    assert!(story.leaders().iter().all(|leader| *leader == Some(2)), "{:?}", story.leaders());
+    let client = story.cluster.world(2).client(0);
+    story.cluster.world(2).tell(0, Event::Stop);
+    story.cluster.world(2).is_disk_held = true;
+    story.cluster.pass(Nanos::from_millis(LEAVE_MS + STOP_SPEAKING_MS + 3_000));
+    assert!(!story.cluster.brokers[2].world.nodes[0].is_stopped);
+    assert!(story.leaders().iter().all(|leader| leader.is_some_and(|leader| leader != 2)));
+    story.go_on(3);
+    assert_eq!((story.refused, story.acked.len()), (0, 3 * story.partitions.len()));
+    // Who waits for it looks elsewhere, and its end comes with that of its orders.
+    story.cluster.pass(Nanos::from_millis(STOP_GRACE_MS));
+    assert!(story.cluster.world(2).is_closed(client));
+    story.cluster.world(2).release_disk();
+    story.cluster.run();
+    assert!(story.cluster.brokers[2].world.nodes[0].is_stopped);
 }
 
 #[test]
