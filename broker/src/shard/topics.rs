@@ -20,6 +20,7 @@ use super::places::{TOPIC_BYTES, replicas_of, replicas_of_new, reply_bytes, topi
 use super::replies::OVERLOADED;
 use super::route::{Forward, ForwardKind, METADATA_LOST};
 use super::{Cx, Shard};
+use crate::limits::RETRY_AFTER_MS;
 use crate::log::Retention;
 use crate::memory::Memory;
 use crate::metadata::topic::is_valid_name;
@@ -245,7 +246,15 @@ impl Shard {
             }
             None if self.view.is_lost() => METADATA_LOST,
             None if !self.is_view_of_this_life() => super::replies::RECOVERING,
-            None => Refusal::new(ErrorCode::UnknownTopic, "no topic of this name"),
+            None => Refusal {
+                code: ErrorCode::UnknownTopic,
+                // Who does not lead the metadata may be behind: a reason to ask others before it is believed.
+                retry_after_ms: match self.config.is_clustered() && !self.is_leading_metadata() {
+                    true => RETRY_AFTER_MS,
+                    false => 0,
+                },
+                message: "no topic of this name",
+            },
         };
         let kind = FrameKind::TopicDescribe.to_wire();
         self.refuse_conn(cx, conn, correlation, kind, refusal);

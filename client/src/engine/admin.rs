@@ -5,6 +5,7 @@ use super::batches::is_place_unknown;
 use super::door::Ask;
 use super::links::Wrong;
 use super::time::{MILLIS, Monotonic, Now};
+use super::topics::DENIALS_MAX;
 use super::{Effect, Effects, Engine, Position, RETRY_NANOS, RequestId, Retry};
 use crate::{Error, Refusal};
 use corelog_protocol::ErrorCode;
@@ -367,7 +368,10 @@ impl<T> Engine<T> {
             wait = wait.max(self.redirect_nanos(redirects));
         }
         let at = now.monotonic.after(wait);
-        if (refusal.code.may_retry() || place_unknown) && at < deadline {
+        // A broker that may be behind says so: the leader of the metadata knows.
+        let is_behind =
+            refusal.code == ErrorCode::UnknownTopic && hint > 0 && redirects < DENIALS_MAX;
+        if (refusal.code.may_retry() || place_unknown || is_behind) && at < deadline {
             self.retries.insert((at, Retry::Request(id)));
             if let Some(asked) = self.requests.get_mut(&id) {
                 asked.redirects = redirects.saturating_add(1);

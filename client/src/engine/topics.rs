@@ -16,7 +16,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// So often a topic that some broker does not know is asked for again, of others.
-const DENIALS_MAX: u32 = 8;
+pub(super) const DENIALS_MAX: u32 = 8;
+
+/// And so long. A topic that was just created is known to the broker that created it and, as soon as the metadata's
+/// leader has told them, to the others: two of them may be behind together.
+const DENIED_NANOS: u64 = 500 * MILLIS;
 
 #[derive(Debug)]
 pub(super) struct Topic<T> {
@@ -27,8 +31,8 @@ pub(super) struct Topic<T> {
     is_asked: bool,
     /// Answers in a row that left something to be asked again.
     unsettled: u32,
-    /// The broker that last said there is no such topic, to be confirmed by another one.
-    denied_by: Option<BrokerId>,
+    /// Said by a broker, to be confirmed by another one.
+    denied: Option<Denied>,
     /// How many partitions it has now. `queues` may be longer if it was made anew with fewer.
     pub partition_count: u32,
     pub queues: Vec<usize>,
@@ -41,6 +45,15 @@ pub(super) struct Topic<T> {
     pub readers: Vec<AssignmentId>,
     pub sticky: u32,
     pub is_sticky_used: bool,
+}
+
+/// There is no such topic, says a broker that may be behind.
+#[derive(Clone, Copy, Debug)]
+struct Denied {
+    /// The one that said so first.
+    by: BrokerId,
+    since: Monotonic,
+    is_by_two: bool,
 }
 
 type Bytes = Option<Box<[u8]>>;
@@ -105,7 +118,7 @@ impl<T> Engine<T> {
             is_known: false,
             is_asked: false,
             unsettled: 0,
-            denied_by: None,
+            denied: None,
             partition_count: 0,
             queues: Vec::new(),
             copies: BTreeMap::new(),
@@ -150,7 +163,7 @@ impl<T> Engine<T> {
                 if *info.name != *self.topics[topic].name || info.places.is_empty() {
                     return Err("a topic that was not asked for");
                 }
-                self.topics[topic].denied_by = None;
+                self.topics[topic].denied = None;
                 self.topics[topic].is_asked = false;
                 let is_news = self.learn_brokers(door, &info);
                 if is_news && self.place(now, topic, &info, effects) && self.has_no_question(topic)
@@ -165,8 +178,9 @@ impl<T> Engine<T> {
                 self.ask_again(now, topic, hint.max(RETRY_NANOS));
                 self.turn_address(now, &refusal, effects);
             }
-            Err(refusal) if self.is_to_be_confirmed(door, topic, &refusal) => {
-                self.ask_again(now, topic, RETRY_NANOS);
+            Err(refusal) if self.is_to_be_confirmed(now, door, topic, &refusal) => {
+                let hint = u64::from(refusal.retry_after_ms) * MILLIS;
+                self.ask_again(now, topic, hint.max(RETRY_NANOS));
             }
             Err(refusal) => {
                 self.topics[topic].is_asked = false;
@@ -189,18 +203,25 @@ impl<T> Engine<T> {
         Ok(())
     }
 
-    /// The broker behind this door does not know the topic. In a cluster it may be the only one.
-    fn is_to_be_confirmed(&mut self, door: usize, topic: usize, refusal: &Refusal) -> bool {
-        let broker = self.doors[door].broker;
-        let denied_by = self.topics[topic].denied_by.replace(broker);
-        let is_first = denied_by.is_none_or(|other| other == broker);
-        let is_to_be = refusal.code == ErrorCode::UnknownTopic
-            && self.cluster.has_others(broker)
-            && is_first
-            && self.topics[topic].unsettled < DENIALS_MAX;
-        if !is_to_be {
-            self.topics[topic].denied_by = None;
-        }
+    /// The broker behind this door does not know the topic. In a cluster it may be behind, and says so or not.
+    fn is_to_be_confirmed(
+        &mut self,
+        now: Now,
+        door: usize,
+        topic: usize,
+        refusal: &Refusal,
+    ) -> bool {
+        let by = self.doors[door].broker;
+        let at = &mut self.topics[topic];
+        let first = Denied { by, since: now.monotonic, is_by_two: false };
+        let mut denied = at.denied.take().unwrap_or(first);
+        denied.is_by_two |= denied.by != by;
+        let is_agreed = denied.is_by_two || at.unsettled >= DENIALS_MAX;
+        let is_late = now.monotonic >= denied.since.after(DENIED_NANOS);
+        let is_behind = refusal.retry_after_ms > 0 || self.cluster.has_others(by);
+        let is_to_be =
+            refusal.code == ErrorCode::UnknownTopic && is_behind && !(is_agreed && is_late);
+        at.denied = is_to_be.then_some(denied);
         is_to_be
     }
 

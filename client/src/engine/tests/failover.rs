@@ -366,6 +366,45 @@ fn a_question_is_asked_of_another_broker_when_the_first_is_silent_or_gone() {
 }
 
 #[test]
+fn a_topic_that_brokers_do_not_know_yet_is_waited_for() {
+    let mut trio = Trio::new(|config| config.addresses = vec![address(2)]);
+    trio.denies_topics = Some(50);
+    send(&mut trio, 1);
+    let (now, name) = (trio.scene.now, "t".to_owned());
+    let deadline = now.monotonic.after(5_000_000_000);
+    let question = AdminRequest::DescribeTopic { name };
+    trio.scene.engine.request(now, question, deadline, &mut trio.scene.effects);
+    trio.scene.carry_out();
+    trio.run(300);
+    assert_eq!(trio.scene.told(), []);
+    trio.denies_topics = None;
+    trio.run(100);
+    let told = trio.scene.told();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told.contains(&delivered(1..=1)[0]), "{told:?}");
+
+    // Not for ever, if nobody ever knows it.
+    let mut trio = Trio::new(|config| config.addresses = vec![address(2)]);
+    trio.denies_topics = Some(50);
+    send(&mut trio, 1);
+    trio.run(1_000);
+    let told = trio.scene.told();
+    let [Told::Failed { error, .. }] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(*error, Error::UnknownTopic("t".into()));
+}
+
+#[test]
+fn who_leads_the_metadata_denies_a_topic_at_once() {
+    let mut trio = Trio::new(|config| config.addresses = vec![address(2)]);
+    trio.denies_topics = Some(0);
+    send(&mut trio, 1);
+    trio.run(5);
+    let told = trio.scene.told();
+    let [Told::Failed { error, .. }] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(*error, Error::UnknownTopic("t".into()));
+}
+
+#[test]
 fn what_left_before_its_topic_is_denied_is_in_doubt() {
     let mut trio = started();
     trio.is_mute = true;
@@ -374,7 +413,7 @@ fn what_left_before_its_topic_is_denied_is_in_doubt() {
     assert_eq!(trio.values(), named(1..=2), "it stands in the log, and nobody said so");
     // The leader is gone for good, and the others have never heard of the topic.
     trio.kill(1);
-    trio.has_forgotten_topics = true;
+    trio.denies_topics = Some(0);
     send(&mut trio, 3);
     trio.run(2_000);
     let mut told = trio.scene.told();

@@ -33,8 +33,8 @@ pub struct Trio {
     pub refuses_near: Option<ErrorCode>,
     /// Acks are lost: what is appended is not answered.
     pub is_mute: bool,
-    /// No broker knows any topic.
-    pub has_forgotten_topics: bool,
+    /// All say that there is no such topic, with this hint, ms.
+    pub denies_topics: Option<u32>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,7 +101,7 @@ impl Trio {
             is_prompt: false,
             refuses_near: None,
             is_mute: false,
-            has_forgotten_topics: false,
+            denies_topics: None,
         }
     }
 
@@ -225,8 +225,8 @@ impl Trio {
             FrameKind::TopicDescribe | FrameKind::TopicList if self.broker(id).is_joining => {
                 self.scene.refuse(&asked, ErrorCode::Recovering, 0);
             }
-            FrameKind::TopicDescribe if self.has_forgotten_topics => {
-                self.scene.refuse(&asked, ErrorCode::UnknownTopic, 0);
+            FrameKind::TopicDescribe if let Some(hint) = self.denies_topics => {
+                self.scene.refuse(&asked, ErrorCode::UnknownTopic, hint);
             }
             FrameKind::TopicDescribe => {
                 let reply = TopicDescribeReply { topic: self.describe(id) };
