@@ -98,13 +98,13 @@ impl<'a> Spread<'a> {
         if state.brokers().any(|broker| failover.is_unwanted(broker.id, now, state)) {
             return None;
         }
-        let is_alive = |id: BrokerId| failover.is_alive(id, now);
-        let alive = state.brokers().map(|broker| broker.id).filter(|id| is_alive(*id));
-        let mut totals: BTreeMap<BrokerId, u64> = alive.map(|id| (id, 0)).collect();
+        let could_lead = |id: BrokerId| failover.could_lead(id, now);
+        let able = state.brokers().map(|broker| broker.id).filter(|id| could_lead(*id));
+        let mut totals: BTreeMap<BrokerId, u64> = able.map(|id| (id, 0)).collect();
         let mut lanes = Vec::new();
         for lane in state.lanes().iter().filter(|lane| lane.is_replicated()) {
             let leader = lane.leader_id()?;
-            let goes_back = leader != lane.preferred() && is_alive(lane.preferred());
+            let goes_back = leader != lane.preferred() && could_lead(lane.preferred());
             if lane.moving.is_some() || lane.before.is_some() || goes_back {
                 return None;
             }

@@ -7,7 +7,8 @@
 //!                                                  └────┘ a quorum answered, nobody may lead, and nothing new
 //!                                                         comes: entered e+2, and so on, ever more slowly
 //! ```
-//! A leader that is heard, and does not say that it serves, is replaced as well: its disk or its shard stands still.
+//! A leader that is heard, and does not say that it serves, is replaced as well: its disk or its shard stands still. And so
+//! is one that does not take what is agreed on: it does not know what it leads.
 //! One that shall lead no more hands over instead, which loses nothing: it says whom it would have lead, the
 //! lane is moving, and when it has handed over the next epoch is entered. A move that takes too long is taken back.
 //!
@@ -20,6 +21,7 @@ use corelog_protocol::ids::{BrokerId, Epoch, LaneId};
 
 use super::command::Command;
 use super::fence::Fence;
+use super::lag::Lag;
 use super::lane::LaneRecord;
 use super::state::State;
 use super::survey::Survey;
@@ -122,6 +124,7 @@ pub struct Failover {
     /// When the leadership began: then those counted as heard of whom nothing was known.
     began_at: Monotonic,
     heard: BTreeMap<BrokerId, Monotonic>,
+    lag: Lag,
     /// When a broker last offered a lane because it leaves.
     leaving: BTreeMap<BrokerId, Monotonic>,
     lanes: BTreeMap<LaneId, LaneWatch>,
@@ -134,6 +137,7 @@ impl Failover {
             config,
             began_at: Monotonic(0),
             heard: BTreeMap::new(),
+            lag: Lag::default(),
             leaving: BTreeMap::new(),
             lanes: BTreeMap::new(),
             next_deadline: None,
@@ -145,6 +149,7 @@ impl Failover {
     pub fn reset(&mut self, now: Monotonic, before: Option<BrokerId>) {
         self.began_at = now;
         self.heard.retain(|broker, _| Some(*broker) == before);
+        self.lag.reset();
         self.lanes.clear();
         self.leaving.clear();
         self.next_deadline = Some(now);
@@ -154,6 +159,18 @@ impl Failover {
     pub fn on_heard(&mut self, broker: BrokerId, now: Monotonic) {
         let heard = self.heard.entry(broker).or_insert(now);
         *heard = now.max(*heard);
+    }
+
+    /// Everything up to `agreed` is agreed on, and so much of it is on the disks of the others.
+    pub fn on_agreed(
+        &mut self,
+        agreed: u64,
+        others: impl Iterator<Item = (BrokerId, u64)>,
+        now: Monotonic,
+    ) {
+        if self.lag.look(now, agreed, others) {
+            self.next_deadline = Some(now);
+        }
     }
 
     /// A replica has promised an epoch, and tells what it has.
@@ -266,6 +283,11 @@ impl Failover {
         broker == self.config.me || now < self.silent_at(broker)
     }
 
+    /// It is heard, and takes what is agreed on.
+    pub fn could_lead(&self, broker: BrokerId, now: Monotonic) -> bool {
+        self.is_alive(broker, now) && !self.lag.is_behind(broker)
+    }
+
     /// It shall lead nothing, or is about to go.
     pub fn is_unwanted(&self, broker: BrokerId, now: Monotonic, state: &State) -> bool {
         let is_leaving = self.leaving.get(&broker).is_some_and(|at| now < *at + OFFER_HOLDS);
@@ -332,7 +354,7 @@ impl Failover {
     ) -> (Option<Command>, Monotonic) {
         watch.fence.take_if(|fence| fence.epoch() <= lane.epoch);
         let has_resigned = watch.resigned == Some((leader, lane.epoch));
-        if has_resigned || !self.is_alive(leader, now) {
+        if has_resigned || !self.could_lead(leader, now) {
             return (Some(enter_next(lane)), now);
         }
         watch.stalls = 0;
@@ -374,7 +396,7 @@ impl Failover {
             _ => watch.moving.insert((moving.number, now)).1,
         };
         let until = since + MOVE_PATIENCE;
-        if now >= until || !self.is_alive(moving.to, now) {
+        if now >= until || !self.could_lead(moving.to, now) {
             watch.taken_back_at = Some(now);
             return (Some(Command::LaneMove { lane: id, epoch, to: None }), now);
         }
@@ -399,7 +421,7 @@ impl Failover {
             return None;
         }
         let may_lead = |to: &&BrokerId| {
-            **to != offer.from && self.is_alive(**to, now) && !self.is_unwanted(**to, now, state)
+            **to != offer.from && self.could_lead(**to, now) && !self.is_unwanted(**to, now, state)
         };
         let to = *offer.to.iter().find(may_lead)?;
         if offer.is_leaving {
@@ -423,9 +445,9 @@ impl Failover {
         let Some(fence) = watch.fence.as_mut().filter(|fence| fence.epoch() >= lane.epoch) else {
             return (None, never);
         };
-        let is_alive = |broker| self.is_alive(broker, now);
+        let could_lead = |broker| self.could_lead(broker, now);
         let is_unwanted = |broker| self.is_unwanted(broker, now, state);
-        if let Some(command) = fence.decide(lane, now, is_alive, is_unwanted) {
+        if let Some(command) = fence.decide(lane, now, could_lead, is_unwanted) {
             return (Some(command), now);
         }
         // The preferred one may fall silent before its time is over.

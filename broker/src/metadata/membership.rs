@@ -167,5 +167,10 @@ pub fn member(id: BrokerId) -> ReplicaId {
     ReplicaId(u64::from(id.0))
 }
 
+/// The other way round. `None`: no broker has this number.
+pub fn broker_of(id: ReplicaId) -> Option<BrokerId> {
+    u32::try_from(id.0).ok().map(BrokerId)
+}
+
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,7 @@ pub mod consensus;
 pub mod failover;
 pub mod fence;
 mod growth;
+mod lag;
 mod lane;
 pub mod membership;
 mod operation;

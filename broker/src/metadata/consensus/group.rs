@@ -254,6 +254,13 @@ impl Group {
         progress.is_some_and(|progress| progress.matched >= raft.raft_log.committed)
     }
 
+    /// How far the group agrees, and what each member has on its disk as far as this leader knows. `None`: another leads.
+    pub fn agreed(&self) -> Option<(u64, impl Iterator<Item = (ReplicaId, u64)>)> {
+        let raft = &self.raw.raft;
+        let members = raft.prs().iter().map(|(id, it)| (ReplicaId(*id), it.matched));
+        (raft.state == StateRole::Leader).then_some((raft.raft_log.committed, members))
+    }
+
     /// There is nobody to talk to and nothing to wait for: time need not be told.
     pub fn wants_ticks(&self) -> bool {
         self.status.role != Role::Leader || !self.members.is_alone(self.config.id)

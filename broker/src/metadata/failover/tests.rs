@@ -2,6 +2,7 @@ use super::*;
 use crate::metadata::BrokerRecord;
 use crate::metadata::boot::boot;
 use crate::metadata::fence::PREFERRED_WAIT;
+use crate::metadata::lag::LAG_PATIENCE;
 use crate::metadata::state::Outcome;
 use crate::random::Random;
 use crate::replica::{Position, Rates};
@@ -156,6 +157,26 @@ fn who_is_heard_and_does_not_serve_is_replaced_ever_more_slowly() {
         (1..=3).for_each(|lane| cluster.serve(lane, at));
         assert_eq!(cluster.run(at), 0, "at {at}");
     }
+}
+
+#[test]
+fn who_serves_and_does_not_take_what_is_agreed_on_is_replaced_and_not_named() {
+    let mut cluster = Cluster::led();
+    for at in (0..4_000).step_by(100) {
+        cluster.hear(&[2, 3], at);
+        (1..=3).for_each(|lane| cluster.serve(lane, at));
+        // 2 stands still at 7, and is owed 10 since 500.
+        let agreed = if at < 500 { 7 } else { 10 };
+        let others = [(BrokerId(2), 7), (BrokerId(3), agreed)];
+        cluster.failover.on_agreed(agreed, others.into_iter(), ms(at));
+        let expected = u32::from(at == 500 + LAG_PATIENCE.as_millis());
+        assert_eq!(cluster.run(at), expected, "{at}");
+    }
+    assert_eq!(cluster.leaders(), [(1, 1), (2, 0), (1, 3)]);
+    cluster.answer(2, 2, 2, 7, 3_950);
+    cluster.answer(1, 2, 2, 7, 3_950);
+    assert_eq!(cluster.run(3_950), 1);
+    assert_eq!(cluster.leaders()[1], (2, 1), "2 answered, and is the preferred one");
 }
 
 #[test]

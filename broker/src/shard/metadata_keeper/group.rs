@@ -178,6 +178,7 @@ impl Shard {
         if let Some(group) = &mut keeper.group {
             group.tick();
         }
+        keeper.look_at_lag();
         self.drain_group(cx);
         self.register_broker(cx);
         self.keep_members(cx);

@@ -11,7 +11,8 @@ use super::{MetadataKeeper, Proposer};
 use crate::limits::GROUP_TICK_MS;
 use crate::memory::Memory;
 use crate::metadata::Command;
-use crate::metadata::consensus::ReplicaId;
+use crate::metadata::consensus::{Group, ReplicaId};
+use crate::metadata::membership::broker_of;
 use crate::replica::LaneReport;
 use crate::shard::{Cx, Shard};
 use crate::time::{Monotonic, Nanos};
@@ -29,6 +30,16 @@ impl MetadataKeeper {
         let now = self.group_time();
         if let Some(failover) = &mut self.failover {
             failover.on_heard(from, now);
+        }
+    }
+
+    /// Tells how far each broker has what is agreed on.
+    pub(super) fn look_at_lag(&mut self) {
+        let (now, me) = (self.group_time(), self.me);
+        let agreed = self.group.as_ref().and_then(Group::agreed);
+        if let (Some(failover), Some((agreed, members))) = (&mut self.failover, agreed) {
+            let brokers = members.filter_map(|(id, has)| Some((broker_of(id)?, has)));
+            failover.on_agreed(agreed, brokers.filter(|(broker, _)| *broker != me), now);
         }
     }
 }
