@@ -164,10 +164,11 @@ impl<T> Engine<T> {
                     return Err("a topic that was not asked for");
                 }
                 self.topics[topic].denied = None;
-                self.topics[topic].is_asked = false;
                 let is_news = self.learn_brokers(door, &info);
+                // Until then it counts as asked: who finds that nobody leads a partition shall not ask at once again.
                 if is_news && self.place(now, topic, &info, effects) && self.has_no_question(topic)
                 {
+                    self.topics[topic].is_asked = false;
                     self.topics[topic].unsettled = 0;
                 } else {
                     self.ask_again(now, topic, 0);

@@ -366,6 +366,25 @@ fn a_question_is_asked_of_another_broker_when_the_first_is_silent_or_gone() {
 }
 
 #[test]
+fn questions_about_partitions_that_nobody_leads_do_not_ask_without_a_pause() {
+    let mut trio = started();
+    trio.truth = View { leader: 0, epoch: 10 };
+    trio.tell_all();
+    let deadline = trio.scene.now.monotonic.after(5_000_000_000);
+    for _ in 0..3 {
+        let (now, at) = (trio.scene.now, Position::End);
+        let question = AdminRequest::Offsets { topic: "t".into(), partition: 0, at };
+        trio.scene.engine.request(now, question, deadline, &mut trio.scene.effects);
+        trio.scene.carry_out();
+    }
+    trio.asked.clear();
+    trio.run(1_000);
+    assert_eq!(trio.scene.told(), []);
+    let asked: usize = (1..=3).map(|id| trio.count(id, FrameKind::TopicDescribe)).sum();
+    assert!((2..40).contains(&asked), "{asked} times in a second");
+}
+
+#[test]
 fn a_topic_that_brokers_do_not_know_yet_is_waited_for() {
     let mut trio = Trio::new(|config| config.addresses = vec![address(2)]);
     trio.denies_topics = Some(50);

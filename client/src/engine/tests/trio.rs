@@ -233,7 +233,7 @@ impl Trio {
                 self.scene.answer(&asked, &reply);
             }
             FrameKind::TopicList => self.scene.answer(&asked, &TopicListReply::default()),
-            FrameKind::Produce if leader != id => {
+            FrameKind::Produce | FrameKind::Offsets if leader != id => {
                 self.scene.refuse(&asked, ErrorCode::NotLeader, 0);
             }
             FrameKind::Produce if self.truth.leader != id => self.broker(id).stuck.push(asked),
