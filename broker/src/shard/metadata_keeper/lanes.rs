@@ -11,8 +11,8 @@ use super::{MetadataKeeper, Proposer};
 use crate::limits::GROUP_TICK_MS;
 use crate::memory::Memory;
 use crate::metadata::Command;
-use crate::metadata::consensus::{Group, ReplicaId};
-use crate::metadata::membership::broker_of;
+use crate::metadata::consensus::Group;
+use crate::metadata::membership::{broker_of, member};
 use crate::replica::LaneReport;
 use crate::shard::{Cx, Shard};
 use crate::time::{Monotonic, Nanos};
@@ -180,10 +180,12 @@ impl Shard {
         let Some(failover) = &keeper.failover else { return };
         let state = &keeper.state;
         let Some(group) = &keeper.group else { return };
-        // Whoever has no vote cannot lead, and must not stand in front of those who have one and drain.
+        // Whoever has no vote, or not all that is agreed on since its disk stands still as well, cannot lead, and must not
+        // stand in front of those who can and drain.
         let could_lead = |id: &BrokerId| {
-            let is_voter = group.members().is_voter(ReplicaId(u64::from(id.0)));
-            *id != me && is_voter && failover.is_alive(*id, now)
+            let is_able =
+                group.members().is_voter(member(*id)) && group.has_everything(member(*id));
+            *id != me && is_able && failover.is_alive(*id, now)
         };
         let mut others: Vec<BrokerId> =
             state.brokers().map(|it| it.id).filter(could_lead).collect();
@@ -195,7 +197,7 @@ impl Shard {
         let Some(to) = others.get(round as usize % others.len().max(1)) else { return };
         if let Some(group) = &mut keeper.group {
             // It does not lead any more.
-            _ = group.transfer_leader(ReplicaId(u64::from(to.0)));
+            _ = group.transfer_leader(member(*to));
         }
         self.drain_group(cx);
     }

@@ -357,6 +357,28 @@ fn a_broker_that_stops_with_a_disk_that_stands_still_keeps_nobody_from_leading()
     assert!(story.cluster.brokers[2].world.nodes[0].is_stopped);
 }
 
+/// Who drains is better than who cannot.
+#[test]
+fn two_disks_of_five_that_stand_still_keep_nobody_from_leading_though_the_others_drain() {
+    let cluster = Cluster::with(&[1; 5], |config| config.replicas_default = 5);
+    let mut story = Story::with(cluster, 5);
+    let keeper = story.keeper();
+    let other = (keeper + 1) % 5;
+    let able: Vec<usize> = (0..5).filter(|at| *at != keeper && *at != other).collect();
+    for &broker in &able {
+        story.operate(Operation::Drain { broker: number(broker) });
+        story.go_on(20);
+    }
+    assert_eq!(story.keeper(), keeper);
+    for broker in [keeper, other] {
+        story.cluster.world(broker).is_disk_held = true;
+    }
+    story.go_on(200);
+    let leaders = story.leaders();
+    assert!(leaders.iter().flatten().all(|leader| able.contains(leader)), "{leaders:?}");
+    assert!(!leaders.contains(&None), "{leaders:?}");
+}
+
 #[test]
 fn a_draining_broker_leads_nothing_until_it_need_not_drain() {
     let mut story = Story::new();
