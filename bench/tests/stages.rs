@@ -6,12 +6,13 @@ use std::process::Command;
 use serde_json::Value;
 
 /// With the brokers that it takes. `replicate` and `quorum` are passed only where there are others.
-const STAGES: [(&str, u32); 7] = [
+const STAGES: [(&str, u32); 8] = [
     ("socket", 1),
     ("queue", 1),
     ("append", 1),
     ("write", 1),
     ("flush", 1),
+    ("reply", 1),
     ("replicate", 3),
     ("quorum", 3),
 ];

@@ -17,36 +17,31 @@ pub struct Identity {
 /// Writes the value of a record into `value`. `bytes` is at least [`HEAD_BYTES`].
 pub fn fill(seed: u64, identity: Identity, bytes: usize, value: &mut Vec<u8>) {
     assert!(bytes >= HEAD_BYTES);
-    value.clear();
-    value.extend_from_slice(&seed.to_le_bytes());
-    value.extend_from_slice(&identity.producer.to_le_bytes());
-    value.extend_from_slice(&(bytes as u32).to_le_bytes());
-    value.extend_from_slice(&identity.number.to_le_bytes());
+    value.resize(bytes, 0);
+    let (head, body) = value.split_at_mut(HEAD_BYTES);
+    head[..8].copy_from_slice(&seed.to_le_bytes());
+    head[8..12].copy_from_slice(&identity.producer.to_le_bytes());
+    head[12..16].copy_from_slice(&(bytes as u32).to_le_bytes());
+    head[16..].copy_from_slice(&identity.number.to_le_bytes());
     let mut filler = Filler::new(seed, identity);
-    while value.len() + 8 <= bytes {
-        value.extend_from_slice(&filler.next());
-    }
-    let rest = bytes - value.len();
-    value.extend_from_slice(&filler.next()[..rest]);
+    let (words, rest) = body.as_chunks_mut();
+    words.iter_mut().for_each(|word| *word = filler.next());
+    rest.copy_from_slice(&filler.next()[..rest.len()]);
 }
 
 /// Whose value this is, if every byte of it is as [`fill`] writes it.
 pub fn identify(seed: u64, value: &[u8]) -> Option<Identity> {
-    let (head, mut rest) = value.split_at_checked(HEAD_BYTES)?;
+    let (head, body) = value.split_at_checked(HEAD_BYTES)?;
     let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|index| head[at + index]));
     let identity = Identity { producer: word(8) as u32, number: word(16) };
     if word(0) != seed || (word(8) >> 32) as usize != value.len() {
         return None;
     }
     let mut filler = Filler::new(seed, identity);
-    while !rest.is_empty() {
-        let (part, left) = rest.split_at(rest.len().min(8));
-        if part != &filler.next()[..part.len()] {
-            return None;
-        }
-        rest = left;
-    }
-    Some(identity)
+    let (words, rest) = body.as_chunks();
+    let is_whole =
+        words.iter().all(|word| *word == filler.next()) && *rest == filler.next()[..rest.len()];
+    is_whole.then_some(identity)
 }
 
 /// The key of a keyed producer's record: one of `keys`, in a scattered order.

@@ -207,6 +207,10 @@ impl Ledger {
             Fate::Acknowledged(..) => sent.seen.is_some(),
             Fate::Refused => true,
         };
+        let first = self.producers[producer as usize].records.front_mut();
+        if !first.is_some_and(is_over) {
+            return;
+        }
         let mut verdict = std::mem::take(&mut self.settled);
         loop {
             let of = &mut self.producers[producer as usize];

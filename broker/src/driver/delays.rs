@@ -3,8 +3,8 @@
 //!
 //! `CORELOG_DELAYS=flush=1000,write=50`: so many microseconds more for each. `append`, `write` and `flush` are here at the
 //! orders; `socket` at the connections: of each frame the header is read first, and the rest so much later; `quorum` at the
-//! links to other brokers: all that a broker says to another leaves so much later, entries as well as acknowledgments. `queue` and
-//! `replicate` are the shard's own (`shard/delays.rs`). None of them keeps a core from other work, but for the short ones
+//! links to other brokers: all that a broker says to another leaves so much later, entries as well as acknowledgments. `queue`,
+//! `replicate` and `reply` are the shard's own (`shard/delays.rs`). None of them keeps a core from other work, but for the short ones
 //! that are spun.
 
 use std::collections::VecDeque;
@@ -37,9 +37,10 @@ pub enum Stage {
     Flush,
     Replicate,
     Quorum,
+    Reply,
 }
 
-const STAGES: [(Stage, &str); 7] = [
+const STAGES: [(Stage, &str); 8] = [
     (Stage::Socket, "socket"),
     (Stage::Queue, "queue"),
     (Stage::Append, "append"),
@@ -47,6 +48,7 @@ const STAGES: [(Stage, &str); 7] = [
     (Stage::Flush, "flush"),
     (Stage::Replicate, "replicate"),
     (Stage::Quorum, "quorum"),
+    (Stage::Reply, "reply"),
 ];
 
 /// Shorter ones are spun: a timer would add as much again.
@@ -67,7 +69,11 @@ pub async fn at(stage: Stage) {
 /// Those of a shard.
 pub fn of_shard() -> Delays {
     let nanos = |stage| Nanos(delay_of(stage).map_or(0, |delay| delay.as_nanos() as u64));
-    Delays { queue: nanos(Stage::Queue), replicate: nanos(Stage::Replicate) }
+    Delays {
+        queue: nanos(Stage::Queue),
+        replicate: nanos(Stage::Replicate),
+        reply: nanos(Stage::Reply),
+    }
 }
 
 /// How much is read of a connection of which nothing is there yet.

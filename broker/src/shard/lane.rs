@@ -113,6 +113,9 @@ pub struct Lane {
     /// Until when what a follower lacks is held back on purpose.
     #[cfg(feature = "delays")]
     pub held: BTreeMap<corelog_protocol::ids::BrokerId, Monotonic>,
+    /// What is durable and not answered yet, on purpose.
+    #[cfg(feature = "delays")]
+    pub unanswered: std::collections::VecDeque<super::delays::Unanswered>,
 }
 
 impl Lane {
@@ -138,6 +141,8 @@ impl Lane {
             seat: None,
             #[cfg(feature = "delays")]
             held: BTreeMap::new(),
+            #[cfg(feature = "delays")]
+            unanswered: std::collections::VecDeque::new(),
         }
     }
 

@@ -19,6 +19,8 @@ impl Shard {
     pub(super) fn settle<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
         // What a log says can make a fetch ready, and a fetch can make the log say something. The
         // fetches that are left for the next turn bound the loop.
+        #[cfg(feature = "delays")]
+        self.answer_put_off(cx);
         loop {
             let mut is_quiet = true;
             for lane in 0..self.lanes.len() {
@@ -69,6 +71,10 @@ impl Shard {
                     self.lanes[lane].flushed_at = (write_done_at, flush_done_at);
                     self.on_replica_durable(cx, lane);
                 } else {
+                    #[cfg(feature = "delays")]
+                    if self.put_off_answers(now, lane, (through, write_done_at, flush_done_at)) {
+                        return;
+                    }
                     self.on_durable(cx, lane, through, write_done_at, flush_done_at);
                 }
             }

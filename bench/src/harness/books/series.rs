@@ -1,11 +1,15 @@
 //! The run in intervals of equal length. A latency belongs to the interval in which its message was due, so that a pause
 //! is seen where it began; an acknowledgment is counted in the interval in which it came.
 
+use std::ops::Range;
+
 use hdrhistogram::Histogram;
 
 pub struct Series {
     length: u64,
     intervals: Vec<Interval>,
+    /// Which one was asked for last, and its times: mostly it is asked for again.
+    last: (usize, Range<u64>),
 }
 
 /// Two digits: there may be hundreds.
@@ -23,7 +27,7 @@ const INTERVALS_MAX: usize = 4_000;
 
 impl Series {
     pub fn new(length: u64) -> Self {
-        Self { length: length.max(1), intervals: Vec::new() }
+        Self { length: length.max(1), intervals: Vec::new(), last: (0, 0..0) }
     }
 
     pub fn length(&self) -> u64 {
@@ -35,11 +39,16 @@ impl Series {
     }
 
     pub fn at(&mut self, time: u64) -> &mut Interval {
-        let index = ((time / self.length) as usize).min(INTERVALS_MAX - 1);
-        while self.intervals.len() <= index {
-            self.intervals.push(Interval::new());
+        if !self.last.1.contains(&time) {
+            let number = time / self.length;
+            let index = (number as usize).min(INTERVALS_MAX - 1);
+            while self.intervals.len() <= index {
+                self.intervals.push(Interval::new());
+            }
+            let begin = number * self.length;
+            self.last = (index, begin..begin.saturating_add(self.length));
         }
-        &mut self.intervals[index]
+        &mut self.intervals[self.last.0]
     }
 }
 

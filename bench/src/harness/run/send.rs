@@ -38,23 +38,36 @@ struct Sender<'a> {
     shared: &'a Shared<'a>,
     producers: Vec<Box<dyn Producer>>,
     must_wait: bool,
+    /// No answer comes while nobody waits.
+    is_answered_in_waits: bool,
     /// The next number of each stream.
     numbers: Vec<u64>,
     /// Messages so far.
     count: u64,
+    /// Whose turn is the next one, and the topic that each one's next one goes to.
+    turn: usize,
+    topics: Vec<u32>,
     value: Vec<u8>,
+    /// Messages that the books have not been told of.
+    untold: Vec<Sent>,
 }
 
 impl<'a> Sender<'a> {
     fn new(shared: &'a Shared<'a>, producers: Vec<Box<dyn Producer>>) -> Self {
-        let streams = shared.scenario.messages.producers * shared.scenario.topics.count;
+        let (count, topics) = (shared.scenario.messages.producers, shared.scenario.topics.count);
+        // Each producer goes round all topics, and begins at another one.
+        let begin = |producer| u64::from(producer) * u64::from(topics) / u64::from(count);
         Self {
             shared,
             must_wait: producers.iter().any(|producer| producer.must_be_waited_for()),
+            is_answered_in_waits: producers.iter().all(|it| it.must_be_waited_for()),
             producers,
-            numbers: vec![0; streams as usize],
+            numbers: vec![0; (count * topics) as usize],
             count: 0,
+            turn: 0,
+            topics: (0..count).map(|producer| begin(producer) as u32).collect(),
             value: Vec::new(),
+            untold: Vec::new(),
         }
     }
 
@@ -120,27 +133,31 @@ impl<'a> Sender<'a> {
     fn send(&mut self, due: u64) {
         let Shared { scenario, clock, .. } = *self.shared;
         let messages = &scenario.messages;
-        let (producers, topics) = (u64::from(messages.producers), u64::from(scenario.topics.count));
-        let producer = self.count % producers;
-        // Each producer goes round all topics, and begins at another one.
-        let topic = (self.count / producers + producer * topics / producers) % topics;
+        let producer = self.turn;
+        self.turn = if producer + 1 == self.topics.len() { 0 } else { producer + 1 };
+        let next = &mut self.topics[producer];
+        let topic = *next;
+        *next = if topic + 1 == scenario.topics.count { 0 } else { topic + 1 };
         self.count += 1;
-        let stream = (producer * topics + topic) as u32;
+        let stream = producer as u32 * scenario.topics.count + topic;
         let number = self.numbers[stream as usize];
         self.numbers[stream as usize] += 1;
         let identity = Identity { producer: stream, number };
         content::fill(self.shared.seed, identity, messages.bytes, &mut self.value);
         let key = (messages.keys > 0).then(|| content::key(identity, messages.keys));
-        let client = producer as usize % self.producers.len();
-        self.shared.sent.push(Sent { stream, due, at: clock.now() });
-        self.shared.messages_sent.fetch_add(1, Ordering::SeqCst);
-        let message = Message {
-            identity,
-            topic: topic as u32,
-            key: key.as_ref().map(|key| &key[..]),
-            value: &self.value,
+        let client = match self.producers.len() {
+            1 => 0,
+            clients => producer % clients,
         };
+        // The books know of a message before anybody can answer it.
+        self.untold.push(Sent { stream, due, at: clock.now() });
+        if !self.is_answered_in_waits {
+            self.tell_sent();
+        }
+        let message =
+            Message { identity, topic, key: key.as_ref().map(|key| &key[..]), value: &self.value };
         if let Err(failure) = self.producers[client].send(&message) {
+            self.tell_sent();
             let at = clock.now();
             self.shared.outbox.settle(Settled {
                 first: identity,
@@ -151,7 +168,14 @@ impl<'a> Sender<'a> {
         }
     }
 
+    fn tell_sent(&mut self) {
+        let count = self.untold.len() as u64;
+        self.shared.sent.append(&mut self.untold);
+        self.shared.messages_sent.fetch_add(count, Ordering::SeqCst);
+    }
+
     fn wait(&mut self, time: Duration) -> io::Result<()> {
+        self.tell_sent();
         if let [only] = &mut self.producers[..] {
             return only.wait(time);
         }
