@@ -100,7 +100,8 @@ impl World {
         self.tally.add("sectors lost by power losses", lost);
         self.trace.mix(&[self.now, 50, image.digest()]);
         self.line(|| format!("POWER CUT of broker {broker}: {kept} sectors kept, {lost} lost"));
-        let checked = self.checks.on_power_cut(broker, image.contents());
+        let has_rotted = self.machines[broker].has_rotted;
+        let checked = self.checks.on_power_cut(broker, has_rotted, image.contents());
         self.check(checked);
         self.end_streams_of(broker, false);
         self.pump_everything();

@@ -231,14 +231,16 @@ mod tests {
         both.extend_from_slice(&new);
         both.resize(8192, 0);
         disks.on_durable_write(0, &old).unwrap();
-        disks.on_power_cut(0, [&both[..]].into_iter()).unwrap();
+        disks.on_power_cut(0, false, [&both[..]].into_iter()).unwrap();
         assert_eq!(epoch(&disks, 0), Some(4));
         // What was there before is no news, whatever its epoch.
         disks.on_durable_write(1, &new).unwrap();
         disks.on_durable_write(1, &old).unwrap();
-        disks.on_power_cut(1, [&both[..]].into_iter()).unwrap();
+        disks.on_power_cut(1, false, [&both[..]].into_iter()).unwrap();
         assert_eq!(epoch(&disks, 1), Some(3));
-        disks.on_power_cut(1, [&new[..]].into_iter()).unwrap();
+        disks.on_power_cut(1, true, [&new[..]].into_iter()).unwrap();
+        assert_eq!(epoch(&disks, 1), Some(3), "it has rotted, and what it replaced is not back");
+        disks.on_power_cut(1, false, [&new[..]].into_iter()).unwrap();
         assert_eq!(epoch(&disks, 1), Some(4), "the other one is gone");
     }
 }

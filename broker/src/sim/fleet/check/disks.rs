@@ -121,10 +121,12 @@ impl Disks {
     }
 
     /// What a power cut left of files is durable. Of what lies at one LSN, what came last counts while it is there: that is
-    /// what was not known to be durable, a write that no flush covered and that the cut kept.
+    /// what was not known to be durable, a write that no flush covered and that the cut kept. What is there no more, since
+    /// it has rotted, was there last all the same: what it had replaced is not back.
     pub fn on_power_cut<'a>(
         &mut self,
         broker: usize,
+        has_rotted: bool,
         files: impl Iterator<Item = &'a [u8]>,
     ) -> Checked {
         let mut found: BTreeMap<(u32, u64), BTreeSet<Id>> = BTreeMap::new();
@@ -138,7 +140,8 @@ impl Disks {
             }
         }
         for (key, ids) in found {
-            let held = self.held[broker].get(&key).filter(|id| ids.contains(id)).copied();
+            let is_there = |id: &&Id| has_rotted || ids.contains(id);
+            let held = self.held[broker].get(&key).filter(is_there).copied();
             let seen = self.seen[broker].get(&key);
             let is_fresh = |id: &&Id| seen.is_none_or(|seen| !seen.contains(id));
             let fresh = ids.iter().rev().find(is_fresh).copied();

@@ -78,9 +78,10 @@ impl Checks {
     pub fn on_power_cut<'a>(
         &mut self,
         broker: usize,
+        has_rotted: bool,
         files: impl Iterator<Item = &'a [u8]>,
     ) -> Checked {
-        self.disks.on_power_cut(broker, files)
+        self.disks.on_power_cut(broker, has_rotted, files)
     }
 
     /// I2: what an acknowledgment says is true on the disks, in the moment in which it is said.
