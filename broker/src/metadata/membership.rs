@@ -154,7 +154,7 @@ impl Facts<'_> {
 /// Those who stay, and those whose brokers were removed.
 fn apart(ids: &[ReplicaId], state: &State) -> (Vec<BrokerId>, Vec<BrokerId>) {
     // Members are brokers.
-    let brokers = ids.iter().filter_map(|id| u32::try_from(id.0).ok().map(BrokerId));
+    let brokers = ids.iter().copied().filter_map(broker_of);
     brokers.partition(|id| !state.is_removed(*id))
 }
 

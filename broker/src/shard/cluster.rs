@@ -17,6 +17,7 @@ use super::route::{Forward, ForwardKind};
 use super::{Cx, Shard};
 use crate::memory::Memory;
 use crate::metadata::consensus::{Members, ReplicaId};
+use crate::metadata::membership::broker_of;
 use crate::metadata::survey::Survey;
 use crate::metadata::{BrokerRecord, LaneRecord};
 
@@ -139,7 +140,7 @@ impl Shard {
         // Members are brokers.
         let ids = |of: fn(&Members) -> &[ReplicaId]| -> Vec<BrokerId> {
             let ids = members.map_or(&[][..], of).iter();
-            ids.filter_map(|id| u32::try_from(id.0).ok().map(BrokerId)).collect()
+            ids.copied().filter_map(broker_of).collect()
         };
         let mut voters = ids(|members| &members.voters);
         // While the members change, both sets decide.

@@ -35,6 +35,7 @@ use crate::memory::Memory;
 use crate::metadata::balance::Balancer;
 use crate::metadata::consensus::{Fold, Group, ProposeError, Record, Role};
 use crate::metadata::failover::{Failover, FailoverConfig};
+use crate::metadata::membership::broker_of;
 use crate::metadata::state::Outcome;
 use crate::metadata::view::View;
 use crate::metadata::{ChangeReply, Command, Heard, State};
@@ -168,7 +169,7 @@ impl MetadataKeeper {
     fn leader_elsewhere(&self) -> Option<BrokerId> {
         let leader = self.group.as_ref()?.status().leader?;
         // Members are brokers.
-        u32::try_from(leader.0).ok().map(BrokerId).filter(|id| *id != self.me)
+        broker_of(leader).filter(|id| *id != self.me)
     }
 
     /// The command that would do it now, or what it would come to.

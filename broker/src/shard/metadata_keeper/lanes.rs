@@ -183,8 +183,8 @@ impl Shard {
         // Whoever has no vote, or not all that is agreed on since its disk stands still as well, cannot lead, and must not
         // stand in front of those who can and drain.
         let could_lead = |id: &BrokerId| {
-            let is_able =
-                group.members().is_voter(member(*id)) && group.has_everything(member(*id));
+            let one = member(*id);
+            let is_able = group.members().is_voter(one) && group.has_everything(one);
             *id != me && is_able && failover.is_alive(*id, now)
         };
         let mut others: Vec<BrokerId> =

@@ -6,6 +6,7 @@ use corelog_protocol::ids::{BrokerId, ShardId};
 use super::MetadataKeeper;
 use crate::memory::{Memory, Piece};
 use crate::metadata::consensus::{PeerBody, PeerMessage, Refused, ReplicaId};
+use crate::metadata::membership::{broker_of, member};
 use crate::shard::{Cx, Shard};
 
 impl MetadataKeeper {
@@ -26,7 +27,7 @@ impl Shard {
         message: &PeerMessage,
     ) {
         // Members are brokers.
-        let Ok(to) = u32::try_from(message.to.0).map(BrokerId) else { return };
+        let Some(to) = broker_of(message.to) else { return };
         let kind = FrameKind::PeerMetadata;
         if !self.send_peer(cx, to, ShardId(0), kind, &message.encode(), &[])
             && let Some(keeper) = &mut self.keeper
@@ -48,9 +49,8 @@ impl Shard {
             return;
         };
         keeper.on_heard(from);
-        let message = PeerMessage::decode(control)
-            .ok()
-            .filter(|message| message.from == ReplicaId(u64::from(from.0)));
+        let message =
+            PeerMessage::decode(control).ok().filter(|message| message.from == member(from));
         let Some(message) = message else {
             self.counters.frames_malformed += 1;
             return;
@@ -79,7 +79,7 @@ impl Shard {
         broker: BrokerId,
     ) {
         let Some(keeper) = &mut self.keeper else { return };
-        keeper.on_not_sent(ReplicaId(u64::from(broker.0)), true);
+        keeper.on_not_sent(member(broker), true);
         self.drain_group(cx);
         self.give_up_asked_of(cx, broker);
     }
