@@ -89,6 +89,13 @@ pub struct Refusal {
     pub message: Box<str>,
 }
 
+impl Refusal {
+    /// The broker's hint in nanoseconds, 0 if none.
+    pub(crate) fn hint_nanos(&self) -> u64 {
+        u64::from(self.retry_after_ms) * 1_000_000
+    }
+}
+
 impl Error {
     /// True if what was asked has not happened and will not. False: it may have, or may yet.
     #[must_use]

@@ -362,7 +362,7 @@ impl<T> Engine<T> {
         // A view of the metadata may lag behind the places that it told.
         let place_unknown =
             asked.waits_for.is_some() && is_place_unknown(refusal.code, self.cluster.is_known());
-        let hint = u64::from(refusal.retry_after_ms) * MILLIS;
+        let hint = refusal.hint_nanos();
         let mut wait = hint.max(RETRY_NANOS);
         if self.cluster.is_known() {
             wait = wait.max(self.redirect_nanos(redirects));

@@ -2,7 +2,7 @@
 //! record.
 
 use super::queue::{Batch, BatchState, Done};
-use super::time::{MILLIS, Now};
+use super::time::Now;
 use super::{Delivered, Effect, Effects, Engine, Failed, RETRY_NANOS};
 use crate::{Error, Leader, Refusal};
 use corelog_protocol::ErrorCode;
@@ -140,7 +140,7 @@ impl<T> Engine<T> {
             // It was read, so all before it were.
             queue.unconfirmed = 0;
         }
-        let hint = u64::from(refusal.retry_after_ms) * MILLIS;
+        let hint = refusal.hint_nanos();
         let retry_nanos = match place_unknown || is_in_doubt {
             true if has_peers => hint.max(self.redirect_nanos(redirects)),
             _ if hint > 0 => hint,

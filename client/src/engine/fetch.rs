@@ -64,7 +64,7 @@ impl<T> Engine<T> {
             self.fail_assignment(id, Error::Refused(refusal), effects);
             return;
         }
-        let hint = u64::from(refusal.retry_after_ms) * MILLIS;
+        let hint = refusal.hint_nanos();
         let (topic, redirects) = (at.topic, at.redirects);
         let wait = match place_unknown && has_peers {
             true => hint.max(self.redirect_nanos(redirects)),

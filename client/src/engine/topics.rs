@@ -175,13 +175,11 @@ impl<T> Engine<T> {
                 }
             }
             Err(refusal) if refusal.code.may_retry() => {
-                let hint = u64::from(refusal.retry_after_ms) * MILLIS;
-                self.ask_again(now, topic, hint.max(RETRY_NANOS));
+                self.ask_again(now, topic, refusal.hint_nanos().max(RETRY_NANOS));
                 self.turn_address(now, &refusal, effects);
             }
             Err(refusal) if self.is_to_be_confirmed(now, door, topic, &refusal) => {
-                let hint = u64::from(refusal.retry_after_ms) * MILLIS;
-                self.ask_again(now, topic, hint.max(RETRY_NANOS));
+                self.ask_again(now, topic, refusal.hint_nanos().max(RETRY_NANOS));
             }
             Err(refusal) => {
                 self.topics[topic].is_asked = false;

@@ -20,6 +20,13 @@ fn delivered(tokens: std::ops::RangeInclusive<u64>) -> Vec<Told> {
     tokens.map(one).collect()
 }
 
+/// One record failed, since there is no such topic.
+fn assert_told_unknown(trio: &mut Trio) {
+    let told = trio.scene.told();
+    let [Told::Failed { error, .. }] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(*error, Error::UnknownTopic("t".into()));
+}
+
 /// Of what was delivered since it was last asked, in order.
 fn tokens(trio: &mut Trio) -> Vec<u64> {
     let tokens = |told| match told {
@@ -407,9 +414,7 @@ fn a_topic_that_brokers_do_not_know_yet_is_waited_for() {
     trio.denies_topics = Some(50);
     send(&mut trio, 1);
     trio.run(1_000);
-    let told = trio.scene.told();
-    let [Told::Failed { error, .. }] = &told[..] else { panic!("{told:?}") };
-    assert_eq!(*error, Error::UnknownTopic("t".into()));
+    assert_told_unknown(&mut trio);
 }
 
 #[test]
@@ -418,9 +423,7 @@ fn who_leads_the_metadata_denies_a_topic_at_once() {
     trio.denies_topics = Some(0);
     send(&mut trio, 1);
     trio.run(5);
-    let told = trio.scene.told();
-    let [Told::Failed { error, .. }] = &told[..] else { panic!("{told:?}") };
-    assert_eq!(*error, Error::UnknownTopic("t".into()));
+    assert_told_unknown(&mut trio);
 }
 
 #[test]
