@@ -375,7 +375,11 @@ fn two_cores() -> bool {
 }
 
 fn connect(broker: &Broker, shard: ShardId) -> TcpStream {
-    let mut stream = TcpStream::connect(broker.address()).expect("it listens");
+    connect_to(broker.address(), shard)
+}
+
+fn connect_to(address: SocketAddr, shard: ShardId) -> TcpStream {
+    let mut stream = TcpStream::connect(address).expect("it listens");
     stream.set_nodelay(true).expect("a socket");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
     stream.write_all(&Preamble { shard }.encode()).expect("a preamble");
@@ -570,16 +574,11 @@ fn a_shard_that_stops_takes_connections_until_it_has() {
     let mut first = connect(&broker, ShardId::ANY);
     assert_eq!(ask(&mut first, "stay"), "staying");
     let address = broker.address();
-    let open = |address| {
-        let mut stream = TcpStream::connect(address).expect("it listens");
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
-        stream.write_all(&Preamble { shard: ShardId::ANY }.encode()).expect("a preamble");
-        assert_eq!(ask(&mut stream, "echo here"), "echo here");
-    };
     std::thread::scope(|scope| {
         let stopping = scope.spawn(move || broker.stop());
         for _ in 0..20 {
-            open(address);
+            let mut other = connect_to(address, ShardId::ANY);
+            assert_eq!(ask(&mut other, "echo here"), "echo here");
             std::thread::sleep(Duration::from_millis(5));
         }
         assert!(!stopping.is_finished());

@@ -17,10 +17,10 @@ use crate::memory::Memory;
 
 impl Shard {
     pub(super) fn settle<M: Memory>(&mut self, cx: &mut Cx<'_, M>) {
-        // What a log says can make a fetch ready, and a fetch can make the log say something. The
-        // fetches that are left for the next turn bound the loop.
         #[cfg(feature = "delays")]
         self.answer_put_off(cx);
+        // What a log says can make a fetch ready, and a fetch can make the log say something. The
+        // fetches that are left for the next turn bound the loop.
         loop {
             let mut is_quiet = true;
             for lane in 0..self.lanes.len() {

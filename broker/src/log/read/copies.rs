@@ -332,11 +332,11 @@ impl Log {
                 let (from, bytes) = (job.scan.from(), job.pieces.iter().map(|it| it.len).sum());
                 let cursors = &mut self.reads.copies.cursors;
                 cursors.retain(|cursor| cursor.sequence != sequence || cursor.lsn != from);
-                if cursors.len() == CURSORS_MAX {
-                    cursors.remove(0);
-                }
                 // At the end there is nothing to read. If something should be there, its header is damaged.
                 if position < end_position {
+                    if cursors.len() == CURSORS_MAX {
+                        cursors.remove(0);
+                    }
                     cursors.push(Cursor { sequence, position, lsn });
                 }
                 self.finish_copies(io, at, Copies::Ready { end: lsn, bytes });

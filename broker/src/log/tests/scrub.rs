@@ -27,15 +27,21 @@ fn followed(scrub_bytes_per_second: u64) -> (Rig, Rig) {
     (leader, rig)
 }
 
-/// One byte of the batch with this tag is not what it was.
-fn rot(rig: &mut Rig, tag: u32) {
-    let names: Vec<String> = rig.disk.segments().iter().map(|name| (*name).to_owned()).collect();
+/// The segment in which the batch with this tag is durable, and where its body begins there.
+fn place_of(rig: &Rig, tag: u32) -> (String, usize) {
     let wanted = body(tag, 3_000);
-    let place = |name: &String| {
+    let names = rig.disk.segments();
+    let place = |name: &str| {
         rig.disk.files[name].durable.windows(wanted.len()).position(|bytes| bytes == wanted)
     };
-    let (name, at) = names.iter().find_map(|name| Some((name, place(name)?))).expect("durable");
-    rig.disk.flip(name, at + 500);
+    let found = names.iter().find_map(|name| Some(((*name).to_owned(), place(name)?)));
+    found.expect("durable")
+}
+
+/// One byte of the batch with this tag is not what it was.
+fn rot(rig: &mut Rig, tag: u32) {
+    let (name, at) = place_of(rig, tag);
+    rig.disk.flip(&name, at + 500);
 }
 
 #[test]
@@ -89,15 +95,10 @@ fn what_has_rotted_is_found_by_the_scrub_told_of_and_replaced() {
 fn the_scrub_finds_the_last_entry_of_a_segment_whose_header_has_rotted() {
     let (mut leader, mut rig) = followed(1 << 20);
     let last = rig.log.active_first_lsn().expect("it is running").0 - 1;
-    let wanted = body(last as u32 - 1, 3_000);
-    let names: Vec<String> = rig.disk.segments().iter().map(|name| (*name).to_owned()).collect();
-    let place = |name: &String| {
-        rig.disk.files[name].durable.windows(wanted.len()).position(|bytes| bytes == wanted)
-    };
-    let (name, at) = names.iter().find_map(|name| Some((name, place(name)?))).expect("durable");
+    let (name, at) = place_of(&rig, last as u32 - 1);
     // Two bits: one would be mended.
-    rig.disk.flip(name, at - 20);
-    rig.disk.flip(name, at - 30);
+    rig.disk.flip(&name, at - 20);
+    rig.disk.flip(&name, at - 30);
     for _ in 0..5 {
         rig.pass(60_000);
     }
