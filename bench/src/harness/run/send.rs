@@ -37,9 +37,8 @@ pub fn send(shared: &Shared<'_>, producers: Vec<Box<dyn Producer>>) -> io::Resul
 struct Sender<'a> {
     shared: &'a Shared<'a>,
     producers: Vec<Box<dyn Producer>>,
+    /// Of clients of one kind: no answer comes while nobody waits.
     must_wait: bool,
-    /// No answer comes while nobody waits.
-    is_answered_in_waits: bool,
     /// The next number of each stream.
     numbers: Vec<u64>,
     /// Messages so far.
@@ -59,8 +58,7 @@ impl<'a> Sender<'a> {
         let begin = |producer| u64::from(producer) * u64::from(topics) / u64::from(count);
         Self {
             shared,
-            must_wait: producers.iter().any(|producer| producer.must_be_waited_for()),
-            is_answered_in_waits: producers.iter().all(|it| it.must_be_waited_for()),
+            must_wait: producers.iter().all(|producer| producer.must_be_waited_for()),
             producers,
             numbers: vec![0; (count * topics) as usize],
             count: 0,
@@ -151,7 +149,7 @@ impl<'a> Sender<'a> {
         };
         // The books know of a message before anybody can answer it.
         self.untold.push(Sent { stream, due, at: clock.now() });
-        if !self.is_answered_in_waits {
+        if !self.must_wait {
             self.tell_sent();
         }
         let message =
